@@ -1,0 +1,1 @@
+"""The agent: the one resident process of the guest."""

@@ -1,0 +1,69 @@
+"""The one place in the guest that starts processes."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin", "LANG": "C.UTF-8", "HOME": "/", "TZ": "UTC"}
+MAX_OUTPUT = 8 * 1024 * 1024
+
+
+class CommandError(Exception):
+    """A tool could not be started, did not end in time, or said too much."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """How a tool ended: exit status (negative: the signal) and its bounded output."""
+
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+
+def run(argv: Sequence[str], *, timeout: float, stdin: bytes = b"") -> Completed:
+    """Run a tool to its end and return what it said. It gets SIGKILL after `timeout` seconds.
+
+    Raises CommandError where it is missing, runs out of time, or writes more than MAX_OUTPUT.
+    """
+    return finish(start(argv), argv, timeout=timeout, stdin=stdin)
+
+
+def start(argv: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Start a tool that waits for its standard input; `finish` must follow."""
+    try:
+        return subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=ENVIRONMENT,
+            cwd="/",
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise CommandError(f"{argv[0]} could not be started: {error.strerror}") from error
+
+
+def finish(
+    process: subprocess.Popen[bytes], argv: Sequence[str], *, timeout: float, stdin: bytes = b""
+) -> Completed:
+    """Give the started tool its input and wait for its end; see `run`."""
+    try:
+        stdout, stderr = process.communicate(stdin, timeout)
+    except subprocess.TimeoutExpired as error:
+        process.kill()
+        process.communicate()
+        raise CommandError(f"{argv[0]} did not end within {timeout:g} seconds") from error
+    if len(stdout) + len(stderr) > MAX_OUTPUT:
+        raise CommandError(f"{argv[0]} wrote more than {MAX_OUTPUT} bytes")
+    return Completed(process.returncode, stdout, stderr)
+
+
+def serve_port(argv: Sequence[str], port: int) -> int:
+    """Run a server whose standard input and output are the open `port`; return its status."""
+    return subprocess.run(  # noqa: PLW1510 - the status is the result
+        argv, stdin=port, stdout=port, stderr=subprocess.DEVNULL, env=ENVIRONMENT, cwd="/"
+    ).returncode

@@ -1,0 +1,70 @@
+"""Serves one session: requests in, layers and findings out."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from appliance.agent.device import DeviceError
+from appliance.agent.mapper import map_disks
+from appliance.agent.outcome import Outcome
+from appliance.agent.versions import tool_versions
+from appliance.protocol import (
+    AGENT_ADDRESS,
+    Body,
+    Disk,
+    Failed,
+    Mapped,
+    ProtocolError,
+    Request,
+    encode_reply,
+    parse_object,
+    read_frame,
+)
+
+
+def listen() -> socket.socket:
+    """The socket that sshd forwards the session's channel to."""
+    listener = socket.create_server(AGENT_ADDRESS, backlog=1)
+    listener.set_inheritable(False)
+    return listener
+
+
+def serve(listener: socket.socket) -> None:
+    """Serve the one session that this guest is for; return when it is over."""
+    connection, _ = listener.accept()
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with connection, ExitStack() as stack:
+        while (payload := read_frame(connection.recv)) is not None:
+            _answer(payload, lambda body: connection.sendall(encode_reply(body)), stack)
+
+
+def _answer(payload: bytes, emit: Callable[[Body], None], stack: ExitStack) -> None:
+    try:
+        request = _parse_request(payload)
+        emit(_map(request, emit, stack) if request.op == "map" else _nothing())
+    except (ProtocolError, DeviceError) as error:
+        emit(Failed("refused", str(error)))
+    except (OSError, MemoryError) as error:
+        emit(Failed("failed", f"{type(error).__name__}: {error}"))
+
+
+def _parse_request(payload: bytes) -> Request:
+    decoded = parse_object(payload)
+    try:
+        return Request(decoded["op"], [Disk(**disk) for disk in decoded["disks"]])
+    except (KeyError, TypeError) as error:
+        raise ProtocolError(f"not a request: {error}") from None
+
+
+def _map(request: Request, emit: Callable[[Body], None], stack: ExitStack) -> Mapped:
+    outcome = Outcome(emit)
+    map_disks(request.disks, outcome, stack)
+    return Mapped(tool_versions(), {phase: round(s, 4) for phase, s in outcome.timings.items()})
+
+
+def _nothing() -> Mapped:
+    """Answer to `ping`: the session works and the guest is fresh."""
+    return Mapped({"kernel": os.uname().release}, {})

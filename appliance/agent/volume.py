@@ -1,0 +1,33 @@
+"""A volume: a run of bytes in the guest that something may be on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from appliance.agent.device import Device
+from appliance.layer import Kind, PartitionEntry, VolumeFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """What becomes a layer once its content is known.
+
+    The bytes are `size` bytes at `start` of `device`; `node` is the block device for exactly
+    these bytes, None where the kernel made none. `offset` is the layer's (docs/reference).
+    """
+
+    address: str
+    kind: Kind
+    parents: list[str]
+    offset: int | None
+    size: int
+    device: Device
+    start: int
+    node: str | None
+    partition: PartitionEntry | None = None
+    logical_volume: VolumeFacts | None = None
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Up to `length` bytes at `offset` of the volume; short at its end. Raises OSError."""
+        wanted = max(0, min(length, self.size - offset))
+        return self.device.read(self.start + offset, wanted) if offset >= 0 else b""

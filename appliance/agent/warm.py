@@ -1,0 +1,92 @@
+"""Prepares a freshly booted guest for being saved: modules, settings, and every tool run once.
+
+What a tool reads is in the page cache when the state is saved and there after every restore.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from appliance.agent import lvm
+from appliance.agent.command import run
+from appliance.agent.device import seal
+from appliance.agent.mapper import map_devices
+from appliance.agent.outcome import Outcome
+from appliance.agent.provision import SSHD, make_key, write_sshd_configuration
+from appliance.agent.versions import tool_versions
+from appliance.layer import Layer
+from appliance.protocol import ProtocolError
+
+_RECIPE = Path("/usr/lib/forensic/modules.txt")
+_TIMEOUT = 120.0
+_RAM_DISKS = ("rd_nr=16", "rd_size=131072")
+"""16 of at most 128 MiB; a ram disk takes memory only for what is written to it."""
+
+_SETTINGS = {
+    "kernel/panic_on_oops": "1",
+    "kernel/kptr_restrict": "2",
+    "kernel/sysrq": "0",
+    "kernel/unprivileged_bpf_disabled": "1",
+    "kernel/kexec_load_disabled": "1",
+    "user/max_user_namespaces": "0",
+    "dev/raid/speed_limit_min": "0",
+    # A RAID volume on an overlay must not spend the guest's memory on a resync.
+    "dev/raid/speed_limit_max": "1",
+    "vm/panic_on_oom": "1",
+}
+
+
+def prepare() -> None:
+    """Load what the recipe lists, lock the kernel down, and set up LVM. Run once at boot."""
+    for line in _RECIPE.read_text().splitlines():
+        if words := line.split("#")[0].split():
+            arguments = _RAM_DISKS if words[1] == "brd" else ()
+            done = run(["modprobe", words[1], *arguments], timeout=_TIMEOUT)
+            if done.status != 0:
+                raise ProtocolError(f"modprobe {words[1]}: {done.stderr.decode(errors='replace')}")
+    for name, value in _SETTINGS.items():
+        Path("/proc/sys", name).write_text(value)
+    # From here on no code enters the kernel, whatever evidence does to it.
+    Path("/proc/sys/kernel/modules_disabled").write_text("1")
+    Path("/etc/lvm/lvm.conf").write_text(lvm.CONFIGURATION)
+    write_sshd_configuration()
+
+
+def rehearse() -> None:
+    """Run the whole way once on a small volume group in a ram disk, then forget it."""
+    disk = "/dev/ram15"
+    for command in (
+        f"pvcreate -q -y {disk}",
+        f"vgcreate -q warm {disk}",
+        "lvcreate -q -y -Wn -Zn -L 16M -n linear warm",
+        "mke2fs -q -F -t ext4 /dev/warm/linear",
+        "lvcreate -q -y -s -L 8M -n copy warm/linear",
+        "vgchange -q -an warm",
+    ):
+        _must(command.split())
+    seal(disk)
+    found: list[Layer] = []
+    with ExitStack() as stack:
+        outcome = Outcome(lambda body: found.append(body) if isinstance(body, Layer) else None)
+        map_devices([("warm", disk)], outcome, stack)
+    types = {layer.content.type for layer in found if layer.content}
+    if not {"LVM2_member", "ext4"} <= types:
+        raise ProtocolError(f"the rehearsal found {sorted(types)} instead of an ext4 on LVM")
+    _clear(disk)
+    tool_versions()
+    make_key()
+    for path in SSHD:
+        path.read_bytes()
+    lvm.standby.fill(2)
+
+
+def _clear(disk: str) -> None:
+    _must(["blockdev", "--setrw", disk])
+    _must(["blockdev", "--flushbufs", disk])
+
+
+def _must(argv: list[str]) -> None:
+    done = run(argv, timeout=_TIMEOUT)
+    if done.status != 0:
+        raise ProtocolError(f"{' '.join(argv)}: {done.stderr.decode(errors='replace').strip()}")

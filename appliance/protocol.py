@@ -1,0 +1,185 @@
+"""What host and agent say to each other, defined once.
+
+Two conversations, one after the other:
+
+1. On the virtio-serial port, lines of JSON: the host sends one order, the agent one answer.
+   `warm` prepares a freshly booted guest for being saved; `provision` makes a restored one unique
+   (entropy, time, the session's key) and turns the port into an SSH transport.
+2. Through SSH, frames: 4 bytes of length (big endian), then one JSON object with a `kind`. The
+   host sends a Request; the agent answers with any number of events and one `done` or `failed`.
+
+The guest is hostile once evidence is attached. The host therefore decodes its frames strictly
+(controller/agent_client.py) and the limits here bound what it reads at all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from appliance.layer import Finding, Layer, check_list, check_text
+
+VERSION = 1
+"""Raised when either side would misunderstand the other; part of the saved state's key."""
+
+PORT_NAME = "org.forensic.agent"
+"""The name of the virtio-serial port, as in /sys/class/virtio-ports/*/name."""
+
+AGENT_ADDRESS = ("127.0.0.1", 1)
+"""Where the agent listens inside the guest; sshd forwards a channel to it and to nothing else."""
+
+KEX = "curve25519-sha256@libssh.org"
+CIPHER = "aes256-gcm@openssh.com"
+KEY = "ssh-ed25519"
+"""The only algorithms of the channel, on both sides; AES-GCM needs no separate MAC."""
+
+MAX_LINE = 16 * 1024
+MAX_FRAME = 1024 * 1024
+MAX_DEPTH = 32
+
+
+class ProtocolError(Exception):
+    """The other side broke the rules of this page."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provision:
+    """Order: make this guest unlike any other restored from the same state.
+
+    `entropy` is base64 of at least 32 random bytes; `time_ns` is the host's clock since the
+    epoch; `client_key` an authorized_keys line.
+    """
+
+    entropy: str
+    time_ns: int
+    client_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Provisioned:
+    """Answer: the host key made after the reseed (`ssh-ed25519 BASE64`), and a proof of
+    freshness: 16 bytes drawn from the kernel as hexadecimal text."""
+
+    version: int
+    host_key: str
+    draw: str
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """One attached image: `address` is its layer's, `serial` what the SCSI disk reports."""
+
+    address: str
+    serial: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the agent is to do with the disks that are attached."""
+
+    op: str
+    disks: list[Disk] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Event: what the agent is doing now, and on which layer. Shown, and named if it dies."""
+
+    operation: str
+    layer: str
+
+    def __post_init__(self) -> None:
+        check_text(self.operation, self.layer)
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """Last reply to `map`: versions of the tools that were used, and seconds per phase."""
+
+    tools: dict[str, str]
+    timings: dict[str, float]
+
+    def __post_init__(self) -> None:
+        check_list(list(self.tools))
+        check_list(list(self.timings))
+        check_text(*self.tools, *self.tools.values(), *self.timings)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Last reply to a request that the agent could not carry out."""
+
+    code: str
+    message: str
+
+    def __post_init__(self) -> None:
+        check_text(self.code, self.message)
+
+
+BODIES: dict[str, type[Layer | Finding | Progress | Mapped | Failed]] = {
+    "layer": Layer,
+    "finding": Finding,
+    "progress": Progress,
+    "done": Mapped,
+    "failed": Failed,
+}
+"""`kind` of a reply frame -> what its `body` is."""
+
+Body = Layer | Finding | Progress | Mapped | Failed
+
+
+def encode_reply(body: Body) -> bytes:
+    """Return one frame for `body`; used by the agent."""
+    kind = next(kind for kind, each in BODIES.items() if each is type(body))
+    return frame(json.dumps({"kind": kind, "body": asdict(body)}).encode())
+
+
+def frame(payload: bytes) -> bytes:
+    """Put the length in front. Raises ProtocolError above MAX_FRAME."""
+    if len(payload) > MAX_FRAME:
+        raise ProtocolError(f"a frame of {len(payload)} bytes is above the limit of {MAX_FRAME}")
+    return len(payload).to_bytes(4, "big") + payload
+
+
+def read_frame(receive: Callable[[int], bytes]) -> bytes | None:
+    """Read one frame with `receive(n)`, which returns at most n bytes and b"" at the end.
+
+    Returns None where the stream ends between frames. Raises ProtocolError for a frame that is
+    too long or cut off.
+    """
+    head = _read_exactly(receive, 4)
+    if not head:
+        return None
+    length = int.from_bytes(head, "big")
+    if len(head) < 4 or length > MAX_FRAME:
+        raise ProtocolError("the length of a frame is cut off or above the limit")
+    payload = _read_exactly(receive, length)
+    if len(payload) < length:
+        raise ProtocolError(f"a frame was cut off after {len(payload)} of {length} bytes")
+    return payload
+
+
+def _read_exactly(receive: Callable[[int], bytes], length: int) -> bytes:
+    parts: list[bytes] = []
+    missing = length
+    while missing:
+        part = receive(min(missing, 65536))
+        if not part:
+            break
+        parts.append(part)
+        missing -= len(part)
+    return b"".join(parts)
+
+
+def parse_object(payload: bytes) -> dict[str, Any]:
+    """Decode one JSON object on the agent's side. Raises ProtocolError."""
+    try:
+        decoded = json.loads(payload)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"not JSON: {error}") from None
+    if not isinstance(decoded, dict):
+        raise ProtocolError("not a JSON object")
+    return decoded

@@ -1,0 +1,88 @@
+"""What can go wrong on the host, and which exit code says so.
+
+    ForensicError
+    ├── UsageError            2   the command line asks for something impossible
+    ├── EvidenceRefused       3   evidence is missing, unreadable, malformed or refused by policy
+    ├── EnvironmentFailed     4   the host lacks something, or a part of it does not work
+    │   └── ApplianceInvalid  4   an artifact or saved state is missing or not what was built
+    ├── GuestFailed           4   the guest did not come up, died, or stopped answering
+    │   └── GuestHostile      4   the guest broke the protocol or a limit
+    └── EvidenceChanged       5   a file of the evidence is not what it was at the start
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """What the command's exit status says (docs/reference/cli.md)."""
+
+    COMPLETE = 0
+    INCOMPLETE = 1
+    USAGE = 2
+    EVIDENCE = 3
+    ENVIRONMENT = 4
+    CHANGED = 5
+    INTERRUPTED = 130
+
+
+class ForensicError(Exception):
+    """Something that the user should read: what failed and, as `hint`, what to do next."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.ENVIRONMENT
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(ForensicError):
+    """The command line asks for something impossible."""
+
+    exit_code = ExitCode.USAGE
+
+
+class EvidenceRefused(ForensicError):
+    """Evidence is missing, unreadable, malformed or refused by policy."""
+
+    exit_code = ExitCode.EVIDENCE
+
+
+class EnvironmentFailed(ForensicError):
+    """The host lacks something, or a part of it does not work."""
+
+
+class ApplianceInvalid(EnvironmentFailed):
+    """An artifact or saved state of the appliance is missing or not what was built."""
+
+
+class GuestFailed(ForensicError):
+    """The guest did not come up, died, or stopped answering."""
+
+
+class GuestHostile(GuestFailed):
+    """The guest broke the protocol or a limit; nothing that it said is believed."""
+
+
+class EvidenceChanged(ForensicError):
+    """A file of the evidence is not what it was at the start."""
+
+    exit_code = ExitCode.CHANGED
+
+
+BY_NAME: dict[str, type[ForensicError]] = {
+    each.__name__: each
+    for each in (
+        UsageError,
+        EvidenceRefused,
+        EnvironmentFailed,
+        ApplianceInvalid,
+        GuestFailed,
+        GuestHostile,
+        EvidenceChanged,
+    )
+}
+"""For errors that come out of the cell by their name."""

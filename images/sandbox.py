@@ -1,0 +1,108 @@
+"""The command line that puts the exporter into its sandbox.
+
+No evidence is visible in it: the files arrive as open descriptors. See docs on the exporter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+from images.process import Limits
+
+# An account that owns nothing; root must never run a parser of hostile input.
+_NOBODY = "65534"
+_DROP_ROOT = (
+    "/usr/bin/setpriv",
+    f"--reuid={_NOBODY}",
+    f"--regid={_NOBODY}",
+    "--clear-groups",
+    "--no-new-privs",
+    "--",
+)
+_MERGED = ("bin", "lib", "lib32", "lib64", "sbin")
+
+
+def limits(files: int, *, cpu: int | None = None) -> Limits:
+    """For an exporter that holds `files` evidence files open; `cpu` in seconds."""
+    return Limits(
+        address_space=1 << 30,
+        open_files=256 + 4 * files,
+        processes=64,
+        file_size=0,
+        core=0,
+        cpu=cpu,
+        locked_memory=0,
+        message_queues=0,
+    )
+
+
+def command(argv: Sequence[str], resource_limits: Limits) -> list[str]:
+    """`argv` inside the sandbox; descriptors that the caller passes on stay open in it.
+
+    The limits apply inside: there the number of processes counts only the sandbox's own.
+    """
+    drop = _DROP_ROOT if os.geteuid() == 0 else ()
+    return [*drop, *_bubblewrap(), *resource_limits.argv(), *argv]
+
+
+def kill(pid: int) -> None:
+    """Kill what runs in the sandbox whose outermost process is `pid`.
+
+    bwrap then collects it and ends. If bwrap were killed first, its child would be left to an
+    init that may never collect it.
+    """
+    for child in _children(pid):
+        with contextlib.suppress(OSError):
+            handle = os.pidfd_open(child)
+            try:
+                # Only now, with the handle held, is it certain that the number was not reused.
+                if child in _children(pid):
+                    signal.pidfd_send_signal(handle, signal.SIGKILL)
+            finally:
+                os.close(handle)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+    except OSError:
+        return []
+    return [int(word) for word in text.split()]
+
+
+def _bubblewrap() -> list[str]:
+    return [
+        "/usr/bin/bwrap",
+        "--unshare-user",
+        "--unshare-all",
+        "--disable-userns",
+        "--die-with-parent",
+        "--new-session",
+        *("--cap-drop", "ALL"),
+        "--clearenv",
+        *("--hostname", "exporter"),
+        *("--ro-bind", "/usr", "/usr"),
+        *_links_into_usr(),
+        # QEMU tries file locks on it before it uses them.
+        *("--dev-bind", "/dev/null", "/dev/null"),
+        *("--dir", "/run"),
+        *("--remount-ro", "/"),
+        *("--chdir", "/"),
+        "--",
+    ]
+
+
+def _links_into_usr() -> list[str]:
+    """/lib and its like as the host has them: links into /usr, or folders of their own."""
+    options: list[str] = []
+    for name in _MERGED:
+        path = Path("/") / name
+        if path.is_symlink():
+            options += ["--symlink", str(path.readlink()), str(path)]
+        elif path.is_dir():
+            options += ["--ro-bind", str(path), str(path)]
+    return options
