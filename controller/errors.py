@@ -1,13 +1,13 @@
 """What can go wrong on the host, and which exit code says so.
 
-    ForensicError
-    ├── UsageError            2   the command line asks for something impossible
-    ├── EvidenceRefused       3   evidence is missing, unreadable, malformed or refused by policy
-    ├── EnvironmentFailed     4   the host lacks something, or a part of it does not work
-    │   └── ApplianceInvalid  4   an artifact or saved state is missing or not what was built
-    ├── GuestFailed           4   the guest did not come up, died, or stopped answering
-    │   └── GuestHostile      4   the guest broke the protocol or a limit
-    └── EvidenceChanged       5   a file of the evidence is not what it was at the start
+ForensicError
+├── UsageError            2   the command line asks for something impossible
+├── EvidenceRefused       3   evidence is missing, unreadable, malformed or refused by policy
+├── EnvironmentFailed     4   the host lacks something, or a part of it does not work
+│   └── ApplianceInvalid  4   an artifact or saved state is missing or not what was built
+├── GuestFailed           4   the guest did not come up, died, or stopped answering
+│   └── GuestHostile      4   the guest broke the protocol or a limit
+└── EvidenceChanged       5   a file of the evidence is not what it was at the start
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ class ForensicError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.console = b""
+        """What the guest wrote to its serial console, where there was one."""
 
 
 class UsageError(ForensicError):

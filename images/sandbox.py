@@ -1,6 +1,6 @@
 """The command line that puts the exporter into its sandbox.
 
-No evidence is visible in it: the files arrive as open descriptors. See docs on the exporter.
+No evidence is visible in it: the files arrive as open descriptors.
 """
 
 from __future__ import annotations

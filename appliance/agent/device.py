@@ -33,6 +33,10 @@ class Device:
         """Up to `length` bytes at `offset`; short only at the end. Raises OSError."""
         return os.pread(self.fd, length, offset)
 
+    def close(self) -> None:
+        """Let the device go, so that what it is part of can be taken down."""
+        os.close(self.fd)
+
 
 def open_disk(serial: str, size: int, *, timeout: float) -> Device:
     """Wait for the SCSI disk with that serial, open it, and make sure that it is the right one.

@@ -30,12 +30,13 @@ activation { udev_sync=0 udev_rules=0 monitoring=0 use_mlockall=0 reserved_memor
     reserved_stack=0 }
 backup { backup=0 archive=0 }
 global { use_lvmpolld=0 use_lvmlockd=0 event_activation=0 metadata_read_only=1 units="b" suffix=0 }
+report { output_format="json" }
 shell { history_size=0 }
 """
 """For /etc/lvm/lvm.conf: no udev, no daemons, nothing is ever written to metadata."""
 
 _REPORT = (
-    "fullreport --reportformat json --units b --nosuffix --configreport vg -o vg_name,vg_uuid,"
+    "fullreport --units b --nosuffix --configreport vg -o vg_name,vg_uuid,"
     "vg_size,vg_extent_size,vg_free,pv_count,vg_missing_pv_count "
     "--configreport pv -o pv_name,pv_uuid --configreport lv -a "
     "-o lv_name,lv_uuid,lv_size,lv_layout,lv_role,origin,pool_lv --configreport seg -o lv_uuid --configreport pvseg -o pv_uuid"
@@ -95,7 +96,8 @@ def read_groups(members: list[Volume]) -> list[Group]:
         return []
     done = _lvm(f"{_REPORT} --devices {','.join(nodes)}")
     try:
-        reports = json.loads(done.stdout)["report"]
+        # lvm's shell writes one more document, its log, behind the report.
+        reports = json.JSONDecoder().raw_decode(done.stdout.decode().strip())[0]["report"]
     except (ValueError, KeyError, TypeError) as error:
         raise LvmError(f"lvm gave no report: {_words(done)}") from error
     return [_group(report, nodes) for report in reports if report.get("vg", [{}])[0].get("vg_uuid")]
@@ -148,7 +150,7 @@ def activate(group: Group, stack: ExitStack) -> Iterator[tuple[LogicalVolume, De
         if volumes:
             problem = _activate(group, volumes, stack, on_overlay=on_overlay)
             for volume in volumes:
-                yield volume, _opened(group, volume, problem)
+                yield volume, _opened(group, volume, problem, stack)
 
 
 def _activate(
@@ -175,16 +177,20 @@ def _deactivate(name: str, devices: str) -> None:
     _lvm(f"vgchange -an --devices {devices} {name}")
 
 
-def _opened(group: Group, volume: LogicalVolume, problem: str) -> Device | LvmError:
+def _opened(
+    group: Group, volume: LogicalVolume, problem: str, stack: ExitStack
+) -> Device | LvmError:
     node = _find_node(group.facts.uuid, volume.facts.uuid)
     if node is None:
         return LvmError(problem or "lvm did not make a device for it")
     try:
         if not volume.is_direct:
             seal(node)
-        return open_device(node)
+        device = open_device(node)
     except (OSError, DeviceError) as error:
         return LvmError(str(error))
+    stack.callback(device.close)
+    return device
 
 
 def as_volume(group_address: str, volume: LogicalVolume, device: Device) -> Volume:

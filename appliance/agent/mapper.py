@@ -29,13 +29,12 @@ def map_disks(disks: list[Disk], outcome: Outcome, stack: ExitStack) -> None:
 
     Raises DeviceError where a disk is not what the host attached.
     """
-    _map([_open(disk, outcome) for disk in disks], outcome, stack)
+    _map([_open(disk, outcome, stack) for disk in disks], outcome, stack)
 
 
 def map_devices(paths: list[tuple[str, str]], outcome: Outcome, stack: ExitStack) -> None:
     """The same for devices of the guest itself, given as (address, path)."""
-    opened = [(address, open_device(path)) for address, path in paths]
-    _map([_whole(address, device) for address, device in opened], outcome, stack)
+    _map([_whole(address, open_device(path), stack) for address, path in paths], outcome, stack)
 
 
 def _map(volumes: list[Volume], outcome: Outcome, stack: ExitStack) -> None:
@@ -52,13 +51,14 @@ def _map(volumes: list[Volume], outcome: Outcome, stack: ExitStack) -> None:
         volumes = following
 
 
-def _open(disk: Disk, outcome: Outcome) -> Volume:
+def _open(disk: Disk, outcome: Outcome, stack: ExitStack) -> Volume:
     with outcome.phase("wait for the disk", disk.address, "disks"):
         device = open_disk(disk.serial, disk.size, timeout=_ATTACH_TIMEOUT)
-    return _whole(disk.address, device)
+    return _whole(disk.address, device, stack)
 
 
-def _whole(address: str, device: Device) -> Volume:
+def _whole(address: str, device: Device, stack: ExitStack) -> Volume:
+    stack.callback(device.close)
     return Volume(address, Kind.DISK, [], None, device.size, device, start=0, node=device.path)
 
 

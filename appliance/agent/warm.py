@@ -15,8 +15,8 @@ from appliance.agent.mapper import map_devices
 from appliance.agent.outcome import Outcome
 from appliance.agent.provision import SSHD, make_key, write_sshd_configuration
 from appliance.agent.versions import tool_versions
-from appliance.layer import Layer
-from appliance.protocol import ProtocolError
+from appliance.layer import Finding, Layer
+from appliance.protocol import Body, ProtocolError
 
 _RECIPE = Path("/usr/lib/forensic/modules.txt")
 _TIMEOUT = 120.0
@@ -66,13 +66,13 @@ def rehearse() -> None:
     ):
         _must(command.split())
     seal(disk)
-    found: list[Layer] = []
+    found: list[Body] = []
     with ExitStack() as stack:
-        outcome = Outcome(lambda body: found.append(body) if isinstance(body, Layer) else None)
-        map_devices([("warm", disk)], outcome, stack)
-    types = {layer.content.type for layer in found if layer.content}
-    if not {"LVM2_member", "ext4"} <= types:
-        raise ProtocolError(f"the rehearsal found {sorted(types)} instead of an ext4 on LVM")
+        map_devices([("warm", disk)], Outcome(found.append), stack)
+    contents = [layer.content.type for layer in found if isinstance(layer, Layer) and layer.content]
+    if contents != ["LVM2_member", "ext4", "ext4"]:
+        findings = [each.message for each in found if isinstance(each, Finding)]
+        raise ProtocolError(f"the rehearsal found {contents} and says: {'; '.join(findings)}")
     _clear(disk)
     tool_versions()
     make_key()

@@ -15,10 +15,11 @@ RECIPE = Path("/tmp/recipe")
 KERNEL = Path("/tmp/kernel")
 OUT = Path("/tmp/out")
 INITRAMFS = Path("/tmp/initramfs")
+TREE = Path("/tmp/tree")
+MOUNT_POINTS = ("dev", "proc", "run", "sys", "tmp")
 
 UNWANTED = [
-    "boot", "dev", "proc", "run", "sys", "tmp", "usr/games", "usr/include", "usr/share/bash-completion",
-    "usr/share/bug", "usr/share/common-licenses", "usr/share/doc", "usr/share/i18n", "usr/share/info",
+    "usr/games", "usr/include", "usr/share/bash-completion", "usr/share/bug", "usr/share/common-licenses", "usr/share/doc", "usr/share/i18n", "usr/share/info",
     "usr/share/lintian", "usr/share/locale", "usr/share/man", "usr/share/perl5", "usr/share/zoneinfo",
     "usr/lib/x86_64-linux-gnu/gconv", "usr/lib/x86_64-linux-gnu/perl-base", "usr/lib/systemd",
     "usr/lib/udev", "usr/bin/perl", "usr/lib/apt", "usr/lib/dpkg", "var/cache", "var/lib/apt", "var/log",
@@ -109,15 +110,17 @@ def make_initramfs(early: list[tuple[str, bytes]]) -> None:
 
 
 def make_rootfs() -> None:
-    for folder in ("lower", "dev", "proc", "sys", "run", "tmp"):
-        Path("/", folder).mkdir(exist_ok=True)
-    excluded = [
-        f"--exclude-regex=^{path}$" if "/" not in path else f"--exclude-path={path}"
-        for path in UNWANTED
-    ]
-    # Empty mount points are made by init on the overlay.
+    """Link what belongs into the root into a tree of its own, and pack that."""
+    TREE.mkdir()
+    for entry in sorted(Path("/").iterdir()):
+        if entry.name not in MOUNT_POINTS and entry.name != "boot":
+            subprocess.run(["cp", "-al", str(entry), str(TREE)], check=True)
+    for path in UNWANTED:
+        subprocess.run(["rm", "-rf", str(TREE / path)], check=True)
+    for name in MOUNT_POINTS:
+        (TREE / name).mkdir()
     subprocess.run(
-        ["mkfs.erofs", "--quiet", "-T0", "--all-root", "-U", "clear", *excluded, str(OUT / "rootfs.erofs"), "/"],
+        ["mkfs.erofs", "--quiet", "-T0", "--all-root", "-U", "clear", str(OUT / "rootfs.erofs"), str(TREE)],
         check=True,
     )  # fmt: skip
 

@@ -32,7 +32,6 @@ from appliance.agent.filesystem.reading import (
 
 MFT, VOLUME, BITMAP = 0, 3, 6
 IS_DIRTY = 0x0001
-PIECE = 1024 * 1024
 
 
 def read_ntfs(volume: Volume) -> Usage:

@@ -7,6 +7,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -165,8 +166,8 @@ def test_times_of_the_evidence_stay(variants, opened, run_folder, tmp_path):
         assert getattr(after, field) == getattr(before, field)
 
 
-CELL_SCRIPT = """
-import sys, subprocess
+DROP_SCRIPT = """
+import os, sys, subprocess
 from contextlib import ExitStack
 from pathlib import Path
 from images.exporter import exported
@@ -175,13 +176,29 @@ path, folder = map(Path, sys.argv[1:])
 before = path.stat()
 with ExitStack() as stack:
     image = open_image(path, stack=stack)
+    # drop
     with exported(image, folder, name="d") as export:
         url = f"nbd+unix:///d?socket={export.socket}"
         subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "raw", url, folder / "out"],
                        check=True)
-    assert image.files[0].changes() == []
-assert path.stat() == before
+    # after
 """
+CELL_SCRIPT = DROP_SCRIPT.replace("# after", "assert image.files[0].changes() == []")
+CELL_SCRIPT += "assert path.stat() == before\n"
+
+
+def test_file_that_only_root_could_open(variants, disk):
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to give it up")
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o777)
+        program = DROP_SCRIPT.replace(
+            "# drop", "os.setgroups([]); os.setgid(1234); os.setuid(1234)"
+        )
+        command = [sys.executable, "-c", program, str(variants["qcow2-v3"]), folder]
+        environment = {**os.environ, "PYTHONPATH": str(Path(exporter.__file__).parents[1])}
+        subprocess.run(command, check=True, timeout=60, env=environment, cwd="/")
+        assert (Path(folder) / "out").read_bytes() == disk.read_bytes()
 
 
 def test_in_a_cell_as_another_account_even_the_access_time_stays(

@@ -1,0 +1,158 @@
+"""Typed calls to the agent. Everything that comes back is decoded strictly, or nothing is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import paramiko
+
+from appliance.layer import Finding, Layer
+from appliance.protocol import (
+    BODIES,
+    MAX_FRAME,
+    Body,
+    Disk,
+    Failed,
+    Mapped,
+    Progress,
+    ProtocolError,
+    Request,
+    frame,
+    read_frame,
+)
+from controller.errors import GuestFailed, GuestHostile
+from controller.metered import Metered
+
+MAX_LAYERS = 5000
+MAX_FINDINGS = 20000
+_REPLY_BYTES = 256 << 20
+"""Upper bound of everything that one request may bring back, with SSH's overhead."""
+
+
+class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
+    kind: str
+    body: msgspec.Raw
+
+
+@dataclass(slots=True)
+class Mapping:
+    """What the agent found on the disks."""
+
+    layers: list[Layer] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    tools: dict[str, str] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+class AgentClient:
+    """One session with the agent; `doing` is what it said last that it was about to do."""
+
+    def __init__(self, channel: paramiko.Channel, meter: Metered) -> None:
+        self._channel = channel
+        self._meter = meter
+        self.doing: Progress | None = None
+
+    def ping(self, *, seconds: float) -> None:
+        """Make sure that the agent answers."""
+        self._call(Request("ping", []), seconds, lambda _body: None)
+
+    def map(
+        self, disks: list[Disk], *, seconds: float, watch: Callable[[Progress], None]
+    ) -> Mapping:
+        """Have the agent map the disks. Raises GuestFailed or GuestHostile."""
+        found = Mapping()
+
+        def take(body: Body) -> None:
+            match body:
+                case Layer():
+                    found.layers.append(body)
+                case Finding():
+                    found.findings.append(body)
+                case Progress():
+                    self.doing = body
+                    watch(body)
+                case _:
+                    raise GuestHostile("the agent sent a reply that does not belong here")
+            if len(found.layers) > MAX_LAYERS or len(found.findings) > MAX_FINDINGS:
+                raise GuestHostile("the agent reports more layers than it may")
+
+        done = self._call(Request("map", disks), seconds, take)
+        found.tools, found.timings = done.tools, done.timings
+        check_graph(found.layers, {disk.address for disk in disks})
+        return found
+
+    def _call(self, request: Request, seconds: float, take: Callable[[Body], None]) -> Mapped:
+        self._meter.allow(_REPLY_BYTES, seconds)
+        deadline = time.monotonic() + seconds
+        try:
+            self._channel.settimeout(seconds)
+            self._channel.sendall(frame(msgspec.json.encode(request)))
+            while True:
+                self._channel.settimeout(max(0.001, deadline - time.monotonic()))
+                untrusted_frame = read_frame(self._channel.recv)
+                if untrusted_frame is None:
+                    raise GuestFailed(self._ended())
+                match body := decode(untrusted_frame):
+                    case Mapped():
+                        return body
+                    case Failed():
+                        raise GuestFailed(f"the agent gave up: {body.message}")
+                    case _:
+                        take(body)
+        except TimeoutError:
+            raise GuestFailed(f"the guest did not answer within {seconds:.0f} seconds") from None
+        except ProtocolError as error:
+            raise GuestHostile(f"the agent broke the protocol: {error}") from None
+        except OSError as error:
+            raise GuestFailed(f"the connection to the guest broke: {error}") from None
+
+    def _ended(self) -> str:
+        if self._meter.broken:
+            return f"the guest was cut off: {self._meter.broken}"
+        return "the guest ended the session before it was done"
+
+
+def decode(untrusted_frame: bytes) -> Body:
+    """Decode one reply frame. Raises ProtocolError for anything but a valid one."""
+    if len(untrusted_frame) > MAX_FRAME:
+        raise ProtocolError("a frame is above the limit")
+    try:
+        envelope = msgspec.json.decode(untrusted_frame, type=_Envelope)
+        kind: Any = BODIES.get(envelope.kind)
+        if kind is None:
+            raise ProtocolError("a reply of a kind that does not exist")
+        decoded: Body = msgspec.json.decode(envelope.body, type=kind)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise ProtocolError(f"a reply that does not follow the protocol: {error}") from None
+    return decoded
+
+
+def check_graph(layers: list[Layer], disks: set[str]) -> None:
+    """Raise GuestHostile unless addresses are unique, parents come first, and slices fit."""
+    known: dict[str, Layer] = {}
+    for layer in layers:
+        if layer.address in known:
+            raise GuestHostile("the agent reports one address twice")
+        if any(parent not in known for parent in layer.parents):
+            raise GuestHostile("the agent reports a layer before what it lies on")
+        if not layer.parents and layer.address not in disks and layer.kind != "volume-group":
+            raise GuestHostile("the agent reports a disk that was not attached")
+        if layer.offset is not None:
+            _check_slice(layer, known)
+        known[layer.address] = layer
+    if not disks <= set(known):
+        raise GuestHostile("the agent says nothing about one of the disks")
+
+
+def _check_slice(layer: Layer, known: dict[str, Layer]) -> None:
+    if len(layer.parents) != 1:
+        raise GuestHostile("the agent reports an offset for a layer without one parent")
+    parent = known[layer.parents[0]]
+    is_outside = (layer.offset or 0) + layer.size > parent.size
+    extended = layer.partition is not None and layer.partition.extended
+    if is_outside and layer.size and not extended:
+        raise GuestHostile("the agent reports a layer that ends beyond its parent")

@@ -1,0 +1,222 @@
+"""The core: the first program of a cell. Takes orders from the command until it hangs up."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import resource
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from appliance.protocol import Disk
+from controller import guest as guests
+from controller.domain_xml import Accelerator, DomainPaths, domain, evidence_disk
+from controller.errors import ApplianceInvalid, EvidenceRefused, ForensicError
+from controller.guest import Guest
+from controller.wire import (
+    Appliance,
+    Done,
+    ImageMessage,
+    Inspect,
+    Link,
+    MakeState,
+    OpenCase,
+    Order,
+    Step,
+    Trouble,
+    unpack_image,
+)
+from images.errors import ImageError
+from images.exporter import exported
+
+APPLIANCE = Path("/appliance")
+OUTPUT = Path("/output")
+STATE = APPLIANCE / "state"
+CAPABILITIES = APPLIANCE / "capabilities"
+PATHS = DomainPaths(
+    kernel=str(APPLIANCE / "vmlinux"),
+    initramfs=str(APPLIANCE / "initramfs"),
+    rootfs=str(APPLIANCE / "rootfs.erofs"),
+    port=str(guests.PORT),
+    console=str(guests.CONSOLE),
+)
+_MEMORY_LIMIT = 1 << 30
+"""Address space that the core itself may have besides what it had before it met the guest."""
+
+
+class Core:
+    """What is open in this cell. Everything with a lifetime is on the one stack."""
+
+    def __init__(self, link: Link, stack: ExitStack) -> None:
+        self._link = link
+        self._stack = stack
+        self._guest: Guest | None = None
+        self._disks: list[Disk] = []
+        self._timings: dict[str, float] = {}
+
+    def obey(self, order: Order) -> Done:
+        """Carry out one order."""
+        match order:
+            case MakeState():
+                return self._make_state(order)
+            case OpenCase():
+                return self._open(order)
+            case Inspect():
+                return self._inspect(order)
+
+    @property
+    def console(self) -> bytes:
+        """The guest's console so far."""
+        return self._guest.console.content() if self._guest else b""
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Seconds per phase so far."""
+        return self._timings
+
+    @contextmanager
+    def _phase(self, name: str, operation: str) -> Iterator[None]:
+        self._link.send(Step(operation))
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            self._timings[name] = round(time.monotonic() - begin, 4)
+
+    def _make_state(self, order: MakeState) -> Done:
+        from controller import ssh  # noqa: PLC0415 - paramiko is loaded while the guest starts
+
+        appliance = order.appliance
+        with self._phase("verify", "check the appliance"):
+            verify(appliance)
+        connection = self._stack.enter_context(guests.hypervisor(None))
+        with self._phase("boot", "boot the guest"):
+            xml = domain(_accelerator(appliance), appliance.memory, PATHS)
+            self._guest = self._stack.enter_context(
+                guests.booted(connection, xml, appliance.memory)
+            )
+            ssh.order_warm(guests.PORT, seconds=order.seconds)
+        with self._phase("save", "save the guest"):
+            self._guest.save(OUTPUT / "state")
+        for file in guests.capabilities_folder().iterdir():
+            (OUTPUT / file.name).write_bytes(file.read_bytes())
+        tools = {
+            "qemu": _number(connection.getVersion()),
+            "libvirt": _number(connection.getLibVersion()),
+        }
+        return Done(timings=self._timings, tools=tools)
+
+    def _open(self, order: OpenCase) -> Done:
+        preload = threading.Thread(target=_preload, name="preload")
+        preload.start()
+        appliance = order.appliance
+        with self._phase("verify", "check the appliance"):
+            verify(appliance)
+        with self._phase("export", "open the evidence"):
+            exports = [self._export(index, image) for index, image in enumerate(order.images)]
+        connection = self._stack.enter_context(guests.hypervisor(CAPABILITIES))
+        with self._phase("restore", "restore the guest"):
+            guest = guests.restored(connection, STATE, appliance.memory)
+            self._guest = self._stack.enter_context(guest)
+        preload.join()
+        from controller import ssh  # noqa: PLC0415 - see _preload
+        from controller.agent_client import AgentClient  # noqa: PLC0415
+
+        limit_memory()
+        with self._phase("session", "open the session"):
+            session = self._stack.enter_context(ssh.session(guests.PORT, seconds=order.seconds))
+            self._agent = AgentClient(*session)
+            self._agent.ping(seconds=order.seconds)
+        with self._phase("attach", "attach the evidence"):
+            for xml in exports:
+                self._guest.attach(xml)
+        return Done(timings=self._timings)
+
+    def _export(self, index: int, message: ImageMessage) -> str:
+        """Export one image; return the disk that shows it to the guest."""
+        image = unpack_image(message)
+        try:
+            export = self._stack.enter_context(
+                exported(image, guests.PORT.parent, name=f"evidence{index}")
+            )
+        except ImageError as error:
+            raise EvidenceRefused(str(error), hint=error.hint) from error
+        serial = os.urandom(8).hex()
+        self._disks.append(Disk(f"disk{index}", serial, image.virtual_size))
+        return evidence_disk(index, str(export.socket), export.name, serial)
+
+    def _inspect(self, order: Inspect) -> Done:
+        with self._phase("map", "map the layers"):
+            found = self._agent.map(
+                self._disks,
+                seconds=order.seconds,
+                watch=lambda step: self._link.send(Step(step.operation, step.layer)),
+            )
+        self._timings |= {f"map.{phase}": seconds for phase, seconds in found.timings.items()}
+        return Done(
+            timings=self._timings, tools=found.tools, layers=found.layers, findings=found.findings
+        )
+
+
+def _preload() -> None:
+    """Import paramiko and what needs it while QEMU reads the saved state: a fifth of a second."""
+    import controller.agent_client  # noqa: PLC0415
+    import controller.ssh  # noqa: F401, PLC0415
+
+
+def verify(appliance: Appliance) -> None:
+    """Compare every artifact with its hash. Raises ApplianceInvalid before QEMU sees any."""
+    with ThreadPoolExecutor(2) as pool:
+        for path, actual in zip(appliance.hashes, pool.map(_sha256, appliance.hashes), strict=True):
+            if actual != appliance.hashes[path]:
+                raise ApplianceInvalid(
+                    f"{Path(path).name} of the appliance is not what was built (its SHA-256 differs)",
+                    hint="run `forensic appliance build --force`",
+                )
+
+
+def _sha256(path: str) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def limit_memory() -> None:
+    """Bound this process before it listens to the guest. QEMU has been started already."""
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + _MEMORY_LIMIT, resource.RLIM_INFINITY))
+
+
+def _accelerator(appliance: Appliance) -> Accelerator:
+    return "kvm" if appliance.accelerator == "kvm" else "tcg"
+
+
+def _number(version: int) -> str:
+    """libvirt's version numbers: major × 1,000,000 + minor × 1,000 + release."""
+    return f"{version // 1000000}.{version // 1000 % 1000}.{version % 1000}"
+
+
+def main() -> None:
+    """Serve the command until it closes the link; then the cell ends, whatever still runs."""
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    link = Link(connection)
+    # No exit handlers and no orderly teardown of QEMU: the cell's end is the kernel's to make,
+    # and it has proved faster and surer (docs/design.md).
+    core = Core(link, ExitStack())
+    while (order := link.receive_order()) is not None:
+        try:
+            link.send(core.obey(order))
+        except ForensicError as error:
+            link.send(
+                Trouble(type(error).__name__, error.message, error.hint, core.console, core.timings)
+            )
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""One guest under libvirt's embedded QEMU driver: no daemon, no root, gone with its cell.
+
+Everything here runs inside the cell, so there is exactly one hypervisor connection and one guest
+at a time, and all paths are the cell's own.
+"""
+
+from __future__ import annotations
+
+import resource
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import libvirt
+
+from controller.console import Console
+from controller.errors import EnvironmentFailed, GuestFailed
+
+ROOT = Path("/run/forensic/libvirt")
+PORT = Path("/run/forensic/port.sock")
+CONSOLE = Path("/run/forensic/console.sock")
+
+_QEMU_CONF = """\
+stdio_handler = "file"
+security_driver = "none"
+seccomp_sandbox = 1
+namespaces = []
+cgroup_controllers = []
+max_core = 0
+dump_guest_core = 0
+save_image_format = "raw"
+"""
+_OVERHEAD = 3 << 30
+"""Address space that QEMU needs besides the guest's memory, most of it TCG's code buffer."""
+
+
+@contextmanager
+def hypervisor(capabilities: Path | None) -> Iterator[libvirt.virConnect]:
+    """Open the embedded driver; `capabilities` is a folder that an earlier run kept.
+
+    Without it libvirt starts QEMU several times to learn what it can do, which costs a second.
+    Raises EnvironmentFailed.
+    """
+    (ROOT / "etc").mkdir(parents=True)
+    (ROOT / "etc/qemu.conf").write_text(_QEMU_CONF)
+    cache = capabilities_folder()
+    cache.mkdir(parents=True)
+    for file in capabilities.iterdir() if capabilities and capabilities.is_dir() else ():
+        (cache / file.name).write_bytes(file.read_bytes())
+    # Errors arrive as exceptions; libvirt would print them as well.
+    libvirt.registerErrorHandler(lambda _context, _error: None, None)
+    libvirt.virEventRegisterDefaultImpl()
+    threading.Thread(target=_run_events, daemon=True, name="libvirt events").start()
+    try:
+        connection = libvirt.open(f"qemu:///embed?root={ROOT}")
+    except libvirt.libvirtError as error:
+        raise EnvironmentFailed(
+            f"libvirt's embedded QEMU driver cannot be opened: {error}",
+            hint="run `forensic doctor`",
+        ) from error
+    try:
+        yield connection
+    finally:
+        with suppress(libvirt.libvirtError):
+            connection.close()
+
+
+def capabilities_folder() -> Path:
+    """Where libvirt keeps what it learned about QEMU."""
+    return ROOT / "cache/qemu/capabilities"
+
+
+def _run_events() -> None:
+    while True:
+        libvirt.virEventRunDefaultImpl()
+
+
+class Guest:
+    """A running domain and its console."""
+
+    def __init__(self, domain: libvirt.virDomain, console: Console) -> None:
+        self._domain = domain
+        self.console = console
+
+    def attach(self, disk_xml: str) -> None:
+        """Hot-attach a disk. Raises GuestFailed."""
+        try:
+            self._domain.attachDevice(disk_xml)
+        except libvirt.libvirtError as error:
+            raise self.failure(
+                f"the evidence could not be attached to the guest: {error}"
+            ) from None
+
+    def save(self, path: Path) -> None:
+        """Write the guest's state to `path` and end the guest."""
+        try:
+            self._domain.save(str(path))
+        except libvirt.libvirtError as error:
+            raise self.failure(f"the guest's state could not be saved: {error}") from None
+
+    def is_alive(self) -> bool:
+        """Whether QEMU still runs it."""
+        try:
+            return bool(self._domain.isActive())
+        except libvirt.libvirtError:
+            return False
+
+    def destroy(self) -> None:
+        """End the guest at once."""
+        with suppress(libvirt.libvirtError):  # it may be gone already
+            self._domain.destroy()
+
+    def failure(self, message: str) -> GuestFailed:
+        """An error with the console's last lines, which often name the cause."""
+        lines = self.console.last_lines(8)
+        return GuestFailed(
+            message + ("\nthe guest's last words:\n" + "\n".join(lines) if lines else "")
+        )
+
+
+@contextmanager
+def booted(connection: libvirt.virConnect, domain_xml: str, memory: int) -> Iterator[Guest]:
+    """Boot a new guest with `memory` MiB. Raises EnvironmentFailed."""
+    with _bounded(memory):
+        try:
+            domain = connection.createXML(domain_xml, 0)
+        except libvirt.libvirtError as error:
+            raise _not_started(error) from error
+    with _owned(domain) as guest:
+        yield guest
+
+
+@contextmanager
+def restored(connection: libvirt.virConnect, state: Path, memory: int) -> Iterator[Guest]:
+    """Restore a guest from a saved state. Raises EnvironmentFailed."""
+    with _bounded(memory):
+        try:
+            connection.restoreFlags(str(state), None, libvirt.VIR_DOMAIN_SAVE_RUNNING)
+            domain = connection.lookupByName("forensic")
+        except libvirt.libvirtError as error:
+            raise _not_started(error) from error
+    with _owned(domain) as guest:
+        yield guest
+
+
+@contextmanager
+def _owned(domain: libvirt.virDomain) -> Iterator[Guest]:
+    with Console(CONSOLE) as console:
+        guest = Guest(domain, console)
+        try:
+            yield guest
+        finally:
+            guest.destroy()
+
+
+@contextmanager
+def _bounded(memory: int) -> Iterator[None]:
+    """Let what starts in here (QEMU) have no more address space than it can need."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    wanted = (memory << 20) + _OVERHEAD
+    resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def _not_started(error: libvirt.libvirtError) -> EnvironmentFailed:
+    return EnvironmentFailed(
+        f"the guest could not be started: {error}", hint="run `forensic doctor`"
+    )
+
+
+def wait_for_end(guest: Guest, seconds: float) -> bool:
+    """Wait until the guest has ended by itself; False if it has not."""
+    deadline = time.monotonic() + seconds
+    while guest.is_alive():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True

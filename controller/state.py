@@ -1,0 +1,172 @@
+"""Saved states: a booted, warmed guest on disk, from which every case gets its own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import appliance
+from appliance.protocol import VERSION
+from controller import base
+from controller.cell import Binds, cell, owner
+from controller.core import APPLIANCE, OUTPUT, PATHS
+from controller.domain_xml import Accelerator, domain
+from controller.initramfs import pack
+from controller.store import MANIFEST, Manifest, Store, finish, read_manifest
+from controller.wire import Appliance, MakeState, Step
+
+_CODE = Path(appliance.__file__).resolve().parent
+_QEMU = Path("/usr/bin/qemu-system-x86_64")
+_LIBVIRT = Path("/usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so")
+BOOT_SECONDS = 240.0
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """What a saved state is for; `memory` in MiB."""
+
+    accelerator: Accelerator
+    memory: int
+
+
+def ingredients(base_folder: Path, variant: Variant) -> dict[str, str]:
+    """Everything that a saved state depends on. If one changes, a new state is made."""
+    facts = {
+        "base": base_folder.name,
+        "agent": _hash_of_code(),
+        "protocol": str(VERSION),
+        "domain": _sha256(domain(variant.accelerator, variant.memory, PATHS).encode()),
+        "qemu": _identity(_QEMU),
+        "libvirt": _identity(_LIBVIRT),
+        "accelerator": variant.accelerator,
+        "memory": str(variant.memory),
+        "account": str(owner()),
+    }
+    if variant.accelerator == "kvm":
+        facts["processor"] = _processor()
+    return facts
+
+
+def find(store: Store, base_folder: Path, variant: Variant) -> Path | None:
+    """The finished state, None where it has not been made."""
+    folder = store.folder("state", ingredients(base_folder, variant))
+    return folder if (folder / MANIFEST).is_file() else None
+
+
+def make(
+    store: Store,
+    base_folder: Path,
+    variant: Variant,
+    show: Callable[[str], None],
+    *,
+    seconds: float = BOOT_SECONDS,
+) -> Path:
+    """Boot, warm and save a guest; call it under the store's lock. Raises ForensicError."""
+    made_from = ingredients(base_folder, variant)
+    target = store.folder("state", made_from)
+    with store.building(target) as folder:
+        (folder / "initramfs").write_bytes(_initramfs(base_folder))
+        output = folder / "capabilities"
+        output.mkdir()
+        _open_for_cell(folder, output)
+        manifest = read_manifest(base_folder)
+        initramfs = folder / "initramfs"
+        binds = Binds(
+            read_only={
+                PATHS.kernel: base_folder / "vmlinux",
+                PATHS.rootfs: base_folder / "rootfs.erofs",
+                PATHS.initramfs: initramfs,
+            },
+            writable={str(OUTPUT): output},
+            kvm=variant.accelerator == "kvm",
+        )
+        hashes = {
+            PATHS.kernel: manifest.hashes["vmlinux"],
+            PATHS.rootfs: manifest.hashes["rootfs.erofs"],
+            PATHS.initramfs: _sha256(initramfs.read_bytes()),
+        }
+        order = MakeState(Appliance(hashes, variant.accelerator, variant.memory), seconds)
+        with cell(binds, ()) as link:
+            done = link.call(order, lambda step: _show(step, show), seconds=seconds + 60)
+        (output / "state").rename(folder / "state")
+        finish(folder, made_from, done.tools, done.timings)
+    return target
+
+
+def _show(step: Step, show: Callable[[str], None]) -> None:
+    show(step.operation)
+
+
+def _open_for_cell(folder: Path, output: Path) -> None:
+    """Let the cell's account write its result; the folders above keep everybody else out."""
+    import os  # noqa: PLC0415
+
+    os.chown(output, owner(), -1)
+    os.chown(folder / "initramfs", owner(), -1)
+
+
+def binds_of(base_folder: Path, state_folder: Path, variant: Variant) -> Binds:
+    """What a cell must see to restore this state."""
+    return Binds(
+        read_only={
+            PATHS.kernel: base_folder / "vmlinux",
+            PATHS.rootfs: base_folder / "rootfs.erofs",
+            PATHS.initramfs: state_folder / "initramfs",
+            str(APPLIANCE / "state"): state_folder / "state",
+            str(APPLIANCE / "capabilities"): state_folder / "capabilities",
+        },
+        writable={},
+        kvm=variant.accelerator == "kvm",
+    )
+
+
+def appliance_of(base_folder: Path, state_folder: Path, variant: Variant) -> Appliance:
+    """The hashes that the core checks before it restores this state."""
+    made: Manifest = read_manifest(state_folder)
+    built: Manifest = read_manifest(base_folder)
+    hashes = {
+        PATHS.kernel: built.hashes["vmlinux"],
+        PATHS.rootfs: built.hashes["rootfs.erofs"],
+        PATHS.initramfs: made.hashes["initramfs"],
+        str(APPLIANCE / "state"): made.hashes["state"],
+    }
+    return Appliance(hashes, variant.accelerator, variant.memory)
+
+
+def _initramfs(base_folder: Path) -> bytes:
+    files = {
+        f"forensic/appliance/{path.relative_to(_CODE)}": path.read_bytes()
+        for path in sorted(_CODE.rglob("*.py"))
+        if "recipe" not in path.parts
+    }
+    for name in ("first", "modules.txt"):
+        files[f"forensic/{name}"] = (base.RECIPE / name).read_bytes()
+    return (base_folder / "base.cpio").read_bytes() + pack(files, frozenset({"forensic/first"}))
+
+
+def _hash_of_code() -> str:
+    digest = hashlib.sha256()
+    for path in sorted([*_CODE.rglob("*.py"), base.RECIPE / "first"]):
+        digest.update(str(path.relative_to(_CODE)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _identity(path: Path) -> str:
+    """Changes whenever the program is replaced, and costs no process to find out."""
+    try:
+        status = path.stat()
+    except OSError:
+        return "missing"
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    kept = [line for line in lines if line.startswith(("model name", "flags", "microcode"))]
+    return _sha256("\n".join(kept).encode())
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

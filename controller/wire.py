@@ -1,0 +1,218 @@
+"""What the command and the core in its cell say to each other: length-prefixed msgpack.
+
+The core has listened to a hostile guest, so the command decodes strictly what comes from it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from appliance.layer import Finding, Layer
+from controller.errors import BY_NAME, EnvironmentFailed, ForensicError
+from images.detect import Format
+from images.evidence import EvidenceFile
+from images.image import Details, Image
+from images.qcow2 import Qcow2Header
+from images.raw import RawLayout
+from images.vmdk import SingleFileVmdk, SplitVmdk
+
+_DETAILS: dict[str, type[Details]] = {
+    each.__name__: each for each in (RawLayout, Qcow2Header, SingleFileVmdk, SplitVmdk)
+}
+MAX_MESSAGE = 256 << 20
+
+
+class ImageMessage(msgspec.Struct):
+    """An opened image; its descriptors have the same numbers in the cell."""
+
+    path: bytes
+    format: Format
+    virtual_size: int
+    files: list[EvidenceFile]
+    kind: str
+    details: msgspec.Raw
+    notes: list[str]
+
+
+class Appliance(msgspec.Struct):
+    """What to run: sha256 of every artifact by its path in the cell, and how to run it."""
+
+    hashes: dict[str, str]
+    accelerator: str
+    memory: int
+
+
+class MakeState(msgspec.Struct, tag=True):
+    """Boot, warm and save a guest; `seconds` bounds the boot."""
+
+    appliance: Appliance
+    seconds: float
+
+
+class OpenCase(msgspec.Struct, tag=True):
+    """Export the images, restore a guest, open the session and attach them."""
+
+    appliance: Appliance
+    images: list[ImageMessage]
+    seconds: float
+
+
+class Inspect(msgspec.Struct, tag=True):
+    """Map the attached disks."""
+
+    seconds: float
+
+
+class Step(msgspec.Struct, tag=True):
+    """Event: what is being done now."""
+
+    operation: str
+    detail: str = ""
+
+
+class Done(msgspec.Struct, tag=True):
+    """Last answer to an order."""
+
+    timings: dict[str, float] = {}
+    tools: dict[str, str] = {}
+    layers: list[Layer] = []
+    findings: list[Finding] = []
+
+
+class Trouble(msgspec.Struct, tag=True):
+    """Last answer to an order that failed; `name` is a class of controller.errors."""
+
+    name: str
+    message: str
+    hint: str
+    console: bytes
+    timings: dict[str, float] = {}
+
+
+Order = MakeState | OpenCase | Inspect
+Event = Step | Done | Trouble
+
+
+def _encode_other(value: Any) -> Any:  # noqa: ANN401 - msgspec's hook
+    if isinstance(value, Path):
+        return os.fsencode(value)
+    raise NotImplementedError(f"cannot encode {type(value)}")
+
+
+def _decode_other(kind: type, value: Any) -> Any:  # noqa: ANN401 - msgspec's hook
+    if issubclass(kind, Path):
+        return Path(os.fsdecode(value))
+    raise NotImplementedError(f"cannot decode {kind}")
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=_encode_other)
+
+
+def pack_image(image: Image) -> ImageMessage:
+    """For sending an image into the cell."""
+    return ImageMessage(
+        path=os.fsencode(image.path),
+        format=image.format,
+        virtual_size=image.virtual_size,
+        files=list(image.files),
+        kind=type(image.details).__name__,
+        details=msgspec.Raw(_encoder.encode(image.details)),
+        notes=list(image.notes),
+    )
+
+
+def unpack_image(message: ImageMessage) -> Image:
+    """The other way round."""
+    details = msgspec.msgpack.decode(
+        message.details, type=_DETAILS[message.kind], dec_hook=_decode_other
+    )
+    return Image(
+        path=Path(os.fsdecode(message.path)),
+        format=message.format,
+        virtual_size=message.virtual_size,
+        files=tuple(message.files),
+        details=details,
+        notes=tuple(message.notes),
+    )
+
+
+class Link:
+    """One end of the connection between the command and the core."""
+
+    def __init__(self, connection: socket.socket, last_words: Callable[[], str] = str) -> None:
+        self._connection = connection
+        self._last_words = last_words
+
+    def send(self, message: Order | Event) -> None:
+        """Send one message. Raises OSError where the other end is gone."""
+        data = _encoder.encode(message)
+        self._connection.sendall(len(data).to_bytes(4, "big") + data)
+
+    def receive_order(self) -> Order | None:
+        """The next order; None when the command has closed its end."""
+        data = self._receive()
+        decoder = msgspec.msgpack.Decoder(Order, dec_hook=_decode_other)
+        return decoder.decode(data) if data is not None else None
+
+    def call(self, order: Order, watch: Callable[[Step], None], *, seconds: float) -> Done:
+        """Send an order and wait for its last answer, showing `watch` the steps.
+
+        Raises what the core raised, or EnvironmentFailed where the core is gone or silent.
+        """
+        # The core keeps the deadline; this one is for a core that cannot.
+        self._connection.settimeout(seconds + 15)
+        try:
+            self.send(order)
+            while True:
+                data = self._receive()
+                if data is None:
+                    raise EnvironmentFailed(_died(self._last_words()))
+                event: Event = msgspec.msgpack.decode(data, type=Event)
+                match event:
+                    case Step():
+                        watch(event)
+                    case Trouble():
+                        raise restore(event)
+                    case Done():
+                        return event
+        except TimeoutError:
+            raise EnvironmentFailed(f"the cell did not answer in {seconds:.0f} seconds") from None
+        except (OSError, msgspec.MsgspecError) as error:
+            words = self._last_words()
+            raise EnvironmentFailed(f"{_died(words)} ({error})") from error
+
+    def _receive(self) -> bytes | None:
+        head = self._exactly(4)
+        if head is None:
+            return None
+        length = int.from_bytes(head, "big")
+        if length > MAX_MESSAGE:
+            raise EnvironmentFailed("the cell sent a message above the limit")
+        return self._exactly(length)
+
+    def _exactly(self, length: int) -> bytes | None:
+        data = bytearray()
+        while len(data) < length:
+            part = self._connection.recv(min(length - len(data), 1 << 20))
+            if not part:
+                return None
+            data += part
+        return bytes(data)
+
+
+def _died(words: str) -> str:
+    return "the cell ended unexpectedly" + (f"; its last words:\n{words}" if words else "")
+
+
+def restore(trouble: Trouble) -> ForensicError:
+    """The core's error as an exception of the same class, with the console attached."""
+    kind = BY_NAME.get(trouble.name, EnvironmentFailed)
+    error = kind(trouble.message, hint=trouble.hint)
+    error.console = trouble.console
+    return error
