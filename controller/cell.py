@@ -32,10 +32,6 @@ may signal or trace what runs in it."""
 RUN = Path("/run/forensic")
 _RUN_BYTES = 256 << 20
 _STDERR_BYTES = 16384
-_DROP_ROOT = (
-    "/usr/bin/setpriv", f"--reuid={ACCOUNT}", f"--regid={ACCOUNT}", "--clear-groups",
-    "--no-new-privs", "--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all", "--",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +41,7 @@ class Binds:
     read_only: Mapping[str, Path]
     writable: Mapping[str, Path]
     kvm: bool
+    kvm_group: int | None = None
 
 
 def owner() -> int:
@@ -64,7 +61,7 @@ def cell(binds: Binds, descriptors: Sequence[int]) -> Iterator[Link]:
         stack.enter_context(ours)
         with theirs:
             number = theirs.fileno()
-            argv = [*_bubblewrap(binds), *_core(number)]
+            argv = [*_bubblewrap(binds), *_core(binds, number)]
             try:
                 process = stack.enter_context(
                     started(argv, pass_fds=[number, *descriptors], stderr=PIPE, grace=0)
@@ -91,8 +88,15 @@ def _last_words(process: Process) -> str:
     return "\n".join(shown(line) for line in process.stderr.read(_STDERR_BYTES).splitlines()[-12:])
 
 
-def _core(descriptor: int) -> list[str]:
-    drop = _DROP_ROOT if os.geteuid() == 0 else ()
+def _drop_root(kvm_group: int | None) -> list[str]:
+    groups = "--clear-groups" if kvm_group is None else f"--groups={kvm_group}"
+    return ["/usr/bin/setpriv", f"--reuid={ACCOUNT}", f"--regid={ACCOUNT}", groups,
+            "--no-new-privs", "--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all",
+            "--"]  # fmt: skip
+
+
+def _core(binds: Binds, descriptor: int) -> list[str]:
+    drop = _drop_root(binds.kvm_group) if os.geteuid() == 0 else []
     # -I: neither the caller's environment nor the current folder decides what is imported.
     return [*drop, sys.executable, "-I", "-m", "controller.core", str(descriptor)]
 

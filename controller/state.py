@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from controller.cell import Binds, cell, owner
 from controller.core import APPLIANCE, OUTPUT, PATHS
 from controller.domain_xml import Accelerator, domain
 from controller.initramfs import pack
+from controller.kvm import kvm_group
 from controller.store import MANIFEST, Manifest, Store, finish, read_manifest
 from controller.wire import Appliance, MakeState, Step
 
@@ -81,6 +83,7 @@ def make(
             },
             writable={str(OUTPUT): output},
             kvm=variant.accelerator == "kvm",
+            kvm_group=kvm_group(),
         )
         hashes = {
             PATHS.kernel: manifest.hashes["vmlinux"],
@@ -101,8 +104,6 @@ def _show(step: Step, show: Callable[[str], None]) -> None:
 
 def _open_for_cell(folder: Path, output: Path) -> None:
     """Let the cell's account write its result; the folders above keep everybody else out."""
-    import os  # noqa: PLC0415
-
     os.chown(output, owner(), -1)
     os.chown(folder / "initramfs", owner(), -1)
 
@@ -119,6 +120,7 @@ def binds_of(base_folder: Path, state_folder: Path, variant: Variant) -> Binds:
         },
         writable={},
         kvm=variant.accelerator == "kvm",
+        kvm_group=kvm_group(),
     )
 
 
@@ -160,6 +162,11 @@ def _identity(path: Path) -> str:
     except OSError:
         return "missing"
     return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def program_identity() -> str:
+    """Which QEMU is installed, without starting it."""
+    return _identity(_QEMU)
 
 
 def _processor() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
@@ -45,10 +46,10 @@ def open_disk(serial: str, size: int, *, timeout: float) -> Device:
     seconds, for another size than `size`, and for a device that the kernel would let us write.
     """
     deadline = time.monotonic() + timeout
-    while (name := _find_by_serial(serial)) is None:
+    while (name := _find_by_serial(serial)) is None or not _is_ready(f"/dev/{name}"):
         if time.monotonic() > deadline:
             raise DeviceError(f"no disk with the serial {serial} appeared in {timeout:g} seconds")
-        time.sleep(0.01)
+        time.sleep(0.005)
     device = open_device(f"/dev/{name}")
     if device.size != size:
         raise DeviceError(f"disk {serial} has {device.size} bytes here and {size} on the host")
@@ -84,6 +85,17 @@ def is_read_only(fd: int) -> bool:
 def _number(fd: int, request: int, size: int) -> int:
     answer = fcntl.ioctl(fd, request, bytes(size))
     return int(struct.unpack("=Q" if size == 8 else "=I", answer)[0])
+
+
+def _is_ready(path: str) -> bool:
+    """The kernel shows a disk in /sys a moment before it lets anyone open it."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        if error.errno in {errno.ENXIO, errno.ENOENT, errno.ENODEV}:
+            return False
+        raise
+    return True
 
 
 def _find_by_serial(serial: str) -> str | None:

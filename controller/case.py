@@ -1,0 +1,196 @@
+"""A case: some images, one guest that looks into them, and the proof that they are unchanged.
+
+The one way in for the command line, scripts and batch runs:
+
+    with Case(["disk.qcow2"]) as case:
+        result = case.inspect()
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+from appliance.layer import Finding, Severity
+from controller import accelerator, base, state
+from controller.cell import cell
+from controller.domain_xml import Accelerator
+from controller.errors import EvidenceChanged, EvidenceRefused, UsageError
+from controller.results import SCHEMA, Evidence, EvidenceFile, Inspection, is_complete
+from controller.settings import Settings
+from controller.state import Variant
+from controller.store import Store, read_manifest
+from controller.wire import Inspect, Link, OpenCase, Step, pack_image
+from images.errors import ImageError
+from images.image import Image, open_image
+from images.quoting import shown
+
+MAX_IMAGES = 64
+
+
+class Case:
+    """Images in a disposable guest. Use it as a context manager.
+
+    Entering opens the images, restores a guest (building the appliance at first use), and
+    attaches them read-only. Leaving destroys the guest and compares the files with what they
+    were; EvidenceChanged is raised then if they differ. `watch` is called with every step.
+    All methods raise ForensicError (controller/errors.py).
+    """
+
+    def __init__(
+        self,
+        images: Sequence[str | Path],
+        settings: Settings | None = None,
+        watch: Callable[[Step], None] = lambda _step: None,
+    ) -> None:
+        if not images:
+            raise UsageError("no image was given", hint="name at least one image file")
+        if len(images) > MAX_IMAGES:
+            raise UsageError(f"{len(images)} images are more than {MAX_IMAGES}")
+        self._paths = [Path(image) for image in images]
+        self._settings = settings or Settings()
+        self._watch = watch
+        self._stack = ExitStack()
+        self._images: list[Image] = []
+        self._timings: dict[str, float] = {}
+        self._tools: dict[str, str] = {"forensic": importlib.metadata.version("forensic-appliance")}
+        self.accelerator: Accelerator = "tcg"
+        self.fallback = ""
+        """Why the processor is emulated, "" with KVM."""
+
+    def __enter__(self) -> Case:
+        self._begin = time.monotonic()
+        try:
+            self._open_images()
+            folders = self._provide_appliance()
+            self._enter_cell(*folders)
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._stack:  # the descriptors of the evidence stay open until they were compared
+            self._cell.close()
+            changes = self.changes()
+        if changes and kind is None:
+            raise EvidenceChanged(
+                "the evidence changed during the run:\n" + "\n".join(changes),
+                hint="find out what else writes to these files, and treat the result as void",
+            )
+
+    def changes(self) -> list[str]:
+        """What is different now about the files of the evidence, a line each; none is good."""
+        return [
+            f"{shown(str(file.path))}: {change}"
+            for image in self._images
+            for file in image.files
+            for change in file.changes()
+        ]
+
+    def inspect(self) -> Inspection:
+        """Map the layers of all images."""
+        done = self._link.call(
+            Inspect(self._settings.timeout), self._watch, seconds=self._settings.timeout
+        )
+        findings = [*self._notes(), *done.findings]
+        return Inspection(
+            schema=SCHEMA,
+            evidence=[_describe(image) for image in self._images],
+            layers=done.layers,
+            findings=findings,
+            complete=is_complete(done.layers, findings),
+            boundary="kvm" if self.accelerator == "kvm" else "cell",
+            tools=self._tools | done.tools,
+            timings=self._timings | done.timings,
+        )
+
+    def _open_images(self) -> None:
+        try:
+            for path in self._paths:
+                self._images.append(open_image(path, stack=self._stack))
+        except ImageError as error:
+            raise EvidenceRefused(str(error), hint=error.hint) from error
+
+    def _provide_appliance(self) -> tuple[Path, Path]:
+        """Find or make base and saved state, and decide the accelerator."""
+        store = Store(self._settings.store)
+        base_folder = base.find(store)
+        if base_folder is None:
+            with store.lock():
+                base_folder = base.find(store) or base.build(store, self._show)
+
+        def provide(kind: Accelerator, seconds: float) -> Path:
+            variant = Variant(kind, self._settings.memory)
+            found = state.find(store, base_folder, variant)
+            if found is None:
+                with store.lock():
+                    found = state.find(store, base_folder, variant) or state.make(
+                        store, base_folder, variant, self._show, seconds=seconds
+                    )
+            return found
+
+        self.accelerator, self.fallback = accelerator.choose(
+            self._settings.accelerator,
+            store,
+            lambda: provide("kvm", accelerator.PROOF_SECONDS),
+            self._show,
+            require_kvm=self._settings.require_kvm,
+        )
+        state_folder = provide(self.accelerator, state.BOOT_SECONDS)
+        self._tools |= read_manifest(state_folder).tools
+        return base_folder, state_folder
+
+    def _enter_cell(self, base_folder: Path, state_folder: Path) -> None:
+        variant = Variant(self.accelerator, self._settings.memory)
+        descriptors = [file.fd for image in self._images for file in image.files]
+        self._cell = ExitStack()
+        self._stack.enter_context(self._cell)
+        self._link: Link = self._cell.enter_context(
+            cell(state.binds_of(base_folder, state_folder, variant), descriptors)
+        )
+        order = OpenCase(
+            state.appliance_of(base_folder, state_folder, variant),
+            [pack_image(image) for image in self._images],
+            self._settings.start_timeout,
+        )
+        self._timings["prepare"] = round(time.monotonic() - self._begin, 4)
+        done = self._link.call(order, self._watch, seconds=self._settings.start_timeout)
+        self._timings |= done.timings
+
+    def _show(self, operation: str) -> None:
+        self._watch(Step(operation))
+
+    def _notes(self) -> list[Finding]:
+        return [
+            Finding(Severity.INFO, f"disk{index}", "container", note)
+            for index, image in enumerate(self._images)
+            for note in image.notes
+        ]
+
+
+def _describe(image: Image) -> Evidence:
+    return Evidence(
+        path=_text(image.path),
+        format=image.format,
+        virtual_size=image.virtual_size,
+        files=[EvidenceFile(_text(file.path), file.size) for file in image.files],
+    )
+
+
+def _text(path: Path) -> str:
+    """A path for JSON: text where it is UTF-8, escaped where it is not."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return shown(str(path))
+    return str(path)

@@ -1,0 +1,61 @@
+"""What an inspection returns: the typed result, and the JSON that docs/reference describes."""
+
+from __future__ import annotations
+
+
+import msgspec
+
+from appliance.layer import Finding, Layer, Severity, Status
+from controller.errors import ExitCode
+
+SCHEMA = "forensic.inspect/1"
+LEFT_OUT = {Status.LOCKED, Status.UNSUPPORTED, Status.DAMAGED, Status.LIMIT}
+
+
+class EvidenceFile(msgspec.Struct, frozen=True):
+    """A file that belongs to an image, and its size in bytes."""
+
+    path: str
+    size: int
+
+
+class Evidence(msgspec.Struct, frozen=True):
+    """One image. `virtual_size` is the size in bytes of the disk that it holds."""
+
+    path: str
+    format: str
+    virtual_size: int
+    files: list[EvidenceFile]
+
+
+class Inspection(msgspec.Struct, frozen=True):
+    """What was found. `timings` are seconds per phase, `tools` versions by name.
+
+    `boundary` is what kept the guest in: "kvm", or "cell" where QEMU emulated the processor and
+    gives no promise of its own.
+    """
+
+    schema: str
+    evidence: list[Evidence]
+    layers: list[Layer]
+    findings: list[Finding]
+    complete: bool
+    boundary: str
+    tools: dict[str, str]
+    timings: dict[str, float]
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """0 where everything was done and found in order, else 1."""
+        return ExitCode.COMPLETE if self.complete else ExitCode.INCOMPLETE
+
+    def to_json(self) -> bytes:
+        """The documented JSON document, indented, with a final newline."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+
+def is_complete(layers: list[Layer], findings: list[Finding]) -> bool:
+    """Whether nothing was left out and nothing was found wrong."""
+    return not any(layer.status in LEFT_OUT for layer in layers) and not any(
+        finding.severity is not Severity.INFO for finding in findings
+    )
