@@ -97,7 +97,7 @@ class Core:
             verify(appliance)
         connection = self._stack.enter_context(guests.hypervisor(None))
         with self._phase("boot", "boot the guest"):
-            xml = domain(_accelerator(appliance), appliance.memory, PATHS)
+            xml = domain(_accelerator(appliance), appliance.memory, appliance.processors, PATHS)
             self._guest = self._stack.enter_context(
                 guests.booted(connection, xml, appliance.memory)
             )
@@ -176,7 +176,7 @@ def verify(appliance: Appliance) -> None:
         for path, actual in zip(appliance.hashes, pool.map(_sha256, appliance.hashes), strict=True):
             if actual != appliance.hashes[path]:
                 raise ApplianceInvalid(
-                    f"{Path(path).name} of the appliance is not what was built (its SHA-256 differs)",
+                    f"{Path(path).name} of the appliance is not what was built: its SHA-256 differs",
                     hint="run `forensic appliance build --force`",
                 )
 

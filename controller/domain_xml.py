@@ -35,8 +35,8 @@ class DomainPaths:
     console: str
 
 
-def domain(accelerator: Accelerator, memory: int, paths: DomainPaths) -> str:
-    """Return the domain's XML. `memory` is in MiB.
+def domain(accelerator: Accelerator, memory: int, processors: int, paths: DomainPaths) -> str:
+    """Return the domain's XML. `memory` is in MiB, `processors` virtual ones.
 
     What is not here is not in the guest: no network, graphics, sound, USB, shared folder, balloon.
     """
@@ -46,7 +46,7 @@ def domain(accelerator: Accelerator, memory: int, paths: DomainPaths) -> str:
     # libvirt draws a new value at every restore, and the guest's kernel reseeds when it changes.
     _add(root, "genid")
     _add(root, "memory", str(memory), unit="MiB", dumpCore="off")
-    _add(root, "vcpu", "1")
+    _add(root, "vcpu", str(processors))
     os = _add(root, "os")
     _add(os, "type", "hvm", arch="x86_64", machine="pc")
     _add(os, "kernel", paths.kernel)

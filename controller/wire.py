@@ -46,6 +46,7 @@ class Appliance(msgspec.Struct):
     hashes: dict[str, str]
     accelerator: str
     memory: int
+    processors: int
 
 
 class MakeState(msgspec.Struct, tag=True):

@@ -6,13 +6,11 @@ It is the only program of the guest that lives long, started before the state is
 from __future__ import annotations
 
 import socket
-import threading
 from typing import Any
 
 from appliance.agent import server, warm
-from appliance.agent.command import serve_port
 from appliance.agent.port import Port
-from appliance.agent.provision import SSHD_COMMAND, provision
+from appliance.agent.provision import provision, start_sshd
 from appliance.protocol import VERSION, Failed, Mapped, ProtocolError, Provision
 
 
@@ -32,6 +30,7 @@ def _obey(order: dict[str, Any], port: Port, listener: socket.socket) -> bool:
             _serve(order, port, listener)
             return True
         warm.rehearse()
+        start_sshd(port.fd)
         port.answer(Mapped({"protocol": str(VERSION)}, {}))
     except ProtocolError as error:
         port.answer(Failed("refused", str(error)))
@@ -41,9 +40,7 @@ def _obey(order: dict[str, Any], port: Port, listener: socket.socket) -> bool:
 def _serve(order: dict[str, Any], port: Port, listener: socket.socket) -> None:
     del order["op"]
     port.answer(provision(Provision(**order)))
-    session = threading.Thread(target=server.serve, args=(listener,), daemon=True)
-    session.start()
-    serve_port(SSHD_COMMAND, port.fd)
+    server.serve(listener)
 
 
 if __name__ == "__main__":

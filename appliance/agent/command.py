@@ -62,8 +62,8 @@ def finish(
     return Completed(process.returncode, stdout, stderr)
 
 
-def serve_port(argv: Sequence[str], port: int) -> int:
-    """Run a server whose standard input and output are the open `port`; return its status."""
-    return subprocess.run(  # noqa: PLW1510 - the status is the result
+def start_server(argv: Sequence[str], port: int) -> subprocess.Popen[bytes]:
+    """Start a server whose standard input and output are the open `port`."""
+    return subprocess.Popen(
         argv, stdin=port, stdout=port, stderr=subprocess.DEVNULL, env=ENVIRONMENT, cwd="/"
-    ).returncode
+    )

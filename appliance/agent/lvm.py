@@ -231,5 +231,5 @@ def _words(done: Completed) -> str:
 
 def lvm_version() -> str:
     """LVM's own version, such as 2.03.31(2)."""
-    lines = _lvm("version").stdout.decode("ascii", "replace").splitlines()
-    return next((line.split()[2] for line in lines if "LVM version" in line), "?")
+    found = re.search(rb"LVM version: *([0-9.()]+)", _lvm("version").stdout)
+    return found[1].decode() if found else "?"

@@ -36,22 +36,22 @@ class Port:
 
     def read_order(self) -> dict[str, Any]:
         """Wait for one line of JSON, however long the host takes. Raises ProtocolError."""
-        line = bytearray()
+        line = b""
         while not line.endswith(b"\n"):
+            # The host sends nothing else before it has its answer, so nothing of SSH is lost.
+            line += self._read()
             if len(line) > MAX_LINE:
                 raise ProtocolError("an order is too long")
-            # One byte at a time: what follows the line belongs to SSH.
-            line += self._read_byte()
-        return parse_object(bytes(line))
+        return parse_object(line)
 
-    def _read_byte(self) -> bytes:
+    def _read(self) -> bytes:
         poll = select.poll()
         poll.register(self.fd, select.POLLIN)
         while True:
             ((_, events),) = poll.poll()
             # While nobody holds the host's end the port reports POLLHUP and reads as empty.
-            if events & select.POLLIN and (byte := os.read(self.fd, 1)):
-                return byte
+            if events & select.POLLIN and (data := os.read(self.fd, MAX_LINE)):
+                return data
             time.sleep(_POLL_SECONDS)
 
     def answer(self, body: Mapped | Provisioned | Failed) -> None:

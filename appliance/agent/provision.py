@@ -13,7 +13,9 @@ import os
 import struct
 import time
 from pathlib import Path
+from subprocess import Popen  # noqa: TID251 - the type alone
 
+from appliance.agent.command import start_server
 from appliance.protocol import (
     AGENT_ADDRESS,
     CIPHER,
@@ -33,13 +35,13 @@ _MIN_ENTROPY = 32
 DIRECTORY = Path("/run/forensic")
 HOST_KEY = DIRECTORY / "host_key"
 AUTHORIZED_KEYS = DIRECTORY / "authorized_keys"
-CONFIGURATION = Path("/etc/ssh/sshd_config")
+CONFIGURATION = DIRECTORY / "sshd_config"
+"""A pipe: sshd, started before the state is saved, waits there for its first line. What the
+session's keys are made of it reads and draws only after the reseed."""
 
-SSHD = (
-    Path("/usr/sbin/sshd"),
-    Path("/usr/lib/openssh/sshd-session"),
-    Path("/usr/lib/openssh/sshd-auth"),
-)
+SSHD_PARTS = (Path("/usr/lib/openssh/sshd-session"), Path("/usr/lib/openssh/sshd-auth"))
+"""What sshd starts for a session; read once before the save, so that it is in memory."""
+
 SSHD_COMMAND = ["/usr/sbin/sshd", "-i", "-f", str(CONFIGURATION)]
 
 _SSHD_SETTINGS = f"""\
@@ -69,20 +71,22 @@ LogLevel QUIET
 """
 
 
-def write_sshd_configuration() -> None:
-    """Before the first session; sshd reads it anew in each."""
+def start_sshd(port: int) -> Popen[bytes]:
+    """Start the SSH server of the session to come; it waits for its configuration."""
     Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    CONFIGURATION.write_text(_SSHD_SETTINGS)
+    DIRECTORY.mkdir(mode=0o700, exist_ok=True)
+    os.mkfifo(CONFIGURATION, 0o600)
+    return start_server(SSHD_COMMAND, port)
 
 
 def provision(order: Provision) -> Provisioned:
     """Reseed, set the clock, make the host key and let the session's key in."""
     _reseed(base64.b64decode(order.entropy, validate=True))
     time.clock_settime_ns(time.CLOCK_REALTIME, order.time_ns)
-    DIRECTORY.mkdir(mode=0o700, exist_ok=True)
     private, public = make_key()
     _write(HOST_KEY, private)
     _write(AUTHORIZED_KEYS, f'restrict,port-forwarding,command="/bin/false" {order.client_key}\n')
+    CONFIGURATION.write_text(_SSHD_SETTINGS)
     return Provisioned(VERSION, public, os.urandom(16).hex())
 
 

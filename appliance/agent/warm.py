@@ -13,7 +13,7 @@ from appliance.agent.command import run
 from appliance.agent.device import seal
 from appliance.agent.mapper import map_devices
 from appliance.agent.outcome import Outcome
-from appliance.agent.provision import SSHD, make_key, write_sshd_configuration
+from appliance.agent.provision import SSHD_PARTS, make_key
 from appliance.agent.versions import tool_versions
 from appliance.layer import Finding, Layer
 from appliance.protocol import Body, ProtocolError
@@ -50,7 +50,6 @@ def prepare() -> None:
     # From here on no code enters the kernel, whatever evidence does to it.
     Path("/proc/sys/kernel/modules_disabled").write_text("1")
     Path("/etc/lvm/lvm.conf").write_text(lvm.CONFIGURATION)
-    write_sshd_configuration()
 
 
 def rehearse() -> None:
@@ -76,7 +75,7 @@ def rehearse() -> None:
     _clear(disk)
     tool_versions()
     make_key()
-    for path in SSHD:
+    for path in SSHD_PARTS:
         path.read_bytes()
     lvm.standby.fill(2)
 
