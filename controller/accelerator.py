@@ -20,7 +20,6 @@ from controller.kvm import KVM, obstacle
 from controller.store import Store
 
 Choice = Literal["auto", "kvm", "tcg"]
-PROOF_SECONDS = 18.0
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -88,11 +87,15 @@ def _tried(store: Store, prove: Callable[[], object], show: Callable[[str], None
     verdict = remembered(store)
     if verdict is None:
         show("try KVM (once on this host)")
-        try:
-            prove()
-        except (GuestFailed, EnvironmentFailed) as error:
-            first_line = error.message.splitlines()[0]
-            verdict = remember(store, usable=False, reason=f"no guest boots with it: {first_line}")
-        else:
-            verdict = remember(store, usable=True, reason="")
+        verdict = try_once(store, prove)
     return verdict.reason
+
+
+def try_once(store: Store, prove: Callable[[], object]) -> Verdict:
+    """Have `prove` boot a guest with KVM, and remember how that went."""
+    try:
+        prove()
+    except (GuestFailed, EnvironmentFailed) as error:
+        first_line = error.message.splitlines()[0]
+        return remember(store, usable=False, reason=f"no guest boots with it: {first_line}")
+    return remember(store, usable=True, reason="")

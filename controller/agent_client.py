@@ -26,6 +26,7 @@ from appliance.protocol import (
 )
 from controller.errors import GuestFailed, GuestHostile
 from controller.metered import Metered
+from images.quoting import shown
 
 MAX_LAYERS = 5000
 MAX_FINDINGS = 20000
@@ -100,7 +101,7 @@ class AgentClient:
                     case Mapped():
                         return body
                     case Failed():
-                        raise GuestFailed(f"the agent gave up: {body.message}")
+                        raise GuestFailed(f"the agent gave up: {shown(body.message)}")
                     case _:
                         take(body)
         except TimeoutError:

@@ -16,14 +16,13 @@ from pathlib import Path
 from types import TracebackType
 
 from appliance.layer import Finding, Severity
-from controller import accelerator, base, state
+from controller import state
 from controller.cell import cell
-from controller.domain_xml import Accelerator
 from controller.errors import EvidenceChanged, EvidenceRefused, UsageError
+from controller.provide import Provided, provide
 from controller.results import SCHEMA, Evidence, EvidenceFile, Inspection, is_complete
 from controller.settings import Settings
-from controller.state import Variant
-from controller.store import Store, read_manifest
+from controller.store import read_manifest
 from controller.wire import Inspect, Link, OpenCase, Step, pack_image
 from images.errors import ImageError
 from images.image import Image, open_image
@@ -56,18 +55,18 @@ class Case:
         self._watch = watch
         self._stack = ExitStack()
         self._images: list[Image] = []
+        self._console = b""
+        self._session: dict[str, str] = {}
         self._timings: dict[str, float] = {}
         self._tools: dict[str, str] = {"forensic": importlib.metadata.version("forensic-appliance")}
-        self.accelerator: Accelerator = "tcg"
-        self.fallback = ""
-        """Why the processor is emulated, "" with KVM."""
 
     def __enter__(self) -> Case:
         self._begin = time.monotonic()
         try:
             self._open_images()
-            folders = self._provide_appliance()
-            self._enter_cell(*folders)
+            self._appliance = provide(self._settings, self._show)
+            self._tools |= read_manifest(self._appliance.state).tools
+            self._enter_cell(self._appliance)
         except BaseException:
             self._stack.close()
             raise
@@ -88,6 +87,22 @@ class Case:
                 hint="find out what else writes to these files, and treat the result as void",
             )
 
+    @property
+    def fallback(self) -> str:
+        """Why the processor is emulated, "" with KVM."""
+        return self._appliance.fallback
+
+    @property
+    def session(self) -> dict[str, str]:
+        """What only this guest has: its SSH `host_key`, and `draw`, 16 random bytes (hex) of its
+        kernel. Two guests restored from one state never share either."""
+        return self._session
+
+    @property
+    def console(self) -> bytes:
+        """What the guest wrote to its serial console, as of the last inspection."""
+        return self._console
+
     def changes(self) -> list[str]:
         """What is different now about the files of the evidence, a line each; none is good."""
         return [
@@ -102,6 +117,7 @@ class Case:
         done = self._link.call(
             Inspect(self._settings.timeout), self._watch, seconds=self._settings.timeout
         )
+        self._console = done.console
         findings = [*self._notes(), *done.findings]
         return Inspection(
             schema=SCHEMA,
@@ -109,7 +125,7 @@ class Case:
             layers=done.layers,
             findings=findings,
             complete=is_complete(done.layers, findings),
-            boundary="kvm" if self.accelerator == "kvm" else "cell",
+            boundary="kvm" if self._appliance.variant.accelerator == "kvm" else "cell",
             tools=self._tools | done.tools,
             timings=self._timings | done.timings,
         )
@@ -121,51 +137,22 @@ class Case:
         except ImageError as error:
             raise EvidenceRefused(str(error), hint=error.hint) from error
 
-    def _provide_appliance(self) -> tuple[Path, Path]:
-        """Find or make base and saved state, and decide the accelerator."""
-        store = Store(self._settings.store)
-        base_folder = base.find(store)
-        if base_folder is None:
-            with store.lock():
-                base_folder = base.find(store) or base.build(store, self._show)
-
-        def provide(kind: Accelerator, seconds: float) -> Path:
-            variant = Variant(kind, self._settings.memory)
-            found = state.find(store, base_folder, variant)
-            if found is None:
-                with store.lock():
-                    found = state.find(store, base_folder, variant) or state.make(
-                        store, base_folder, variant, self._show, seconds=seconds
-                    )
-            return found
-
-        self.accelerator, self.fallback = accelerator.choose(
-            self._settings.accelerator,
-            store,
-            lambda: provide("kvm", accelerator.PROOF_SECONDS),
-            self._show,
-            require_kvm=self._settings.require_kvm,
-        )
-        state_folder = provide(self.accelerator, state.BOOT_SECONDS)
-        self._tools |= read_manifest(state_folder).tools
-        return base_folder, state_folder
-
-    def _enter_cell(self, base_folder: Path, state_folder: Path) -> None:
-        variant = Variant(self.accelerator, self._settings.memory)
+    def _enter_cell(self, appliance: Provided) -> None:
         descriptors = [file.fd for image in self._images for file in image.files]
         self._cell = ExitStack()
         self._stack.enter_context(self._cell)
         self._link: Link = self._cell.enter_context(
-            cell(state.binds_of(base_folder, state_folder, variant), descriptors)
+            cell(state.binds_of(appliance.base, appliance.state, appliance.variant), descriptors)
         )
         order = OpenCase(
-            state.appliance_of(base_folder, state_folder, variant),
+            state.appliance_of(appliance.base, appliance.state, appliance.variant),
             [pack_image(image) for image in self._images],
             self._settings.start_timeout,
         )
         self._timings["prepare"] = round(time.monotonic() - self._begin, 4)
         done = self._link.call(order, self._watch, seconds=self._settings.start_timeout)
         self._timings |= done.timings
+        self._session = done.session
 
     def _show(self, operation: str) -> None:
         self._watch(Step(operation))

@@ -14,10 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from appliance.protocol import Disk
+from appliance.protocol import Disk, Provisioned
 from controller import guest as guests
 from controller.domain_xml import Accelerator, DomainPaths, domain, evidence_disk
-from controller.errors import ApplianceInvalid, EvidenceRefused, ForensicError
+from controller.errors import ApplianceInvalid, EvidenceRefused, ForensicError, GuestFailed
 from controller.guest import Guest
 from controller.wire import (
     Appliance,
@@ -28,12 +28,14 @@ from controller.wire import (
     MakeState,
     OpenCase,
     Order,
+    ProveKvm,
     Step,
     Trouble,
     unpack_image,
 )
 from images.errors import ImageError
 from images.exporter import exported
+from images.quoting import shown
 
 APPLIANCE = Path("/appliance")
 OUTPUT = Path("/output")
@@ -46,6 +48,9 @@ PATHS = DomainPaths(
     port=str(guests.PORT),
     console=str(guests.CONSOLE),
 )
+SIGN_OF_LIFE = b"forensic: init"
+"""The first line of the recipe's init."""
+
 _MEMORY_LIMIT = 1 << 30
 """Address space that the core itself may have besides what it had before it met the guest."""
 
@@ -59,12 +64,15 @@ class Core:
         self._guest: Guest | None = None
         self._disks: list[Disk] = []
         self._timings: dict[str, float] = {}
+        self._session: dict[str, str] = {}
 
     def obey(self, order: Order) -> Done:
         """Carry out one order."""
         match order:
             case MakeState():
                 return self._make_state(order)
+            case ProveKvm():
+                return self._prove(order)
             case OpenCase():
                 return self._open(order)
             case Inspect():
@@ -112,6 +120,19 @@ class Core:
         }
         return Done(timings=self._timings, tools=tools)
 
+    def _prove(self, order: ProveKvm) -> Done:
+        verify(order.appliance)
+        connection = self._stack.enter_context(guests.hypervisor(None))
+        xml = domain("kvm", order.appliance.memory, 1, PATHS)
+        guest = guests.booted(connection, xml, order.appliance.memory)
+        self._guest = self._stack.enter_context(guest)
+        deadline = time.monotonic() + order.seconds
+        while SIGN_OF_LIFE not in self._guest.console.content():
+            if time.monotonic() > deadline:
+                raise GuestFailed(f"its kernel said nothing within {order.seconds:.0f} seconds")
+            time.sleep(0.05)
+        return Done()
+
     def _open(self, order: OpenCase) -> Done:
         preload = threading.Thread(target=_preload, name="preload")
         preload.start()
@@ -130,13 +151,16 @@ class Core:
 
         limit_memory()
         with self._phase("session", "open the session"):
-            session = self._stack.enter_context(ssh.session(guests.PORT, seconds=order.seconds))
-            self._agent = AgentClient(*session)
+            session = ssh.session(guests.PORT, seconds=order.seconds, note=self._note)
+            self._agent = AgentClient(*self._stack.enter_context(session))
             self._agent.ping(seconds=order.seconds)
         with self._phase("attach", "attach the evidence"):
             for xml in exports:
                 self._guest.attach(xml)
-        return Done(timings=self._timings)
+        return Done(timings=self._timings, session=self._session)
+
+    def _note(self, answer: Provisioned) -> None:
+        self._session = {"host_key": answer.host_key, "draw": answer.draw}
 
     def _export(self, index: int, message: ImageMessage) -> str:
         """Export one image; return the disk that shows it to the guest."""
@@ -153,14 +177,32 @@ class Core:
 
     def _inspect(self, order: Inspect) -> Done:
         with self._phase("map", "map the layers"):
-            found = self._agent.map(
-                self._disks,
-                seconds=order.seconds,
-                watch=lambda step: self._link.send(Step(step.operation, step.layer)),
-            )
+            try:
+                found = self._agent.map(
+                    self._disks,
+                    seconds=order.seconds,
+                    watch=lambda step: self._link.send(Step(step.operation, step.layer)),
+                )
+            except GuestFailed as error:
+                raise self._blamed(error) from error
         self._timings |= {f"map.{phase}": seconds for phase, seconds in found.timings.items()}
         return Done(
-            timings=self._timings, tools=found.tools, layers=found.layers, findings=found.findings
+            timings=self._timings,
+            tools=found.tools,
+            layers=found.layers,
+            findings=found.findings,
+            console=self.console,
+        )
+
+    def _blamed(self, error: GuestFailed) -> GuestFailed:
+        """The error with what the agent did last: it names the evidence that may be the cause."""
+        doing = self._agent.doing
+        if doing is None:
+            return error
+        operation, layer = shown(doing.operation), shown(doing.layer)
+        return type(error)(
+            f"{error.message}; the last that it said: {operation}, layer {layer}",
+            hint="the evidence may have crashed the guest: that is a finding in itself",
         )
 
 
@@ -176,7 +218,7 @@ def verify(appliance: Appliance) -> None:
         for path, actual in zip(appliance.hashes, pool.map(_sha256, appliance.hashes), strict=True):
             if actual != appliance.hashes[path]:
                 raise ApplianceInvalid(
-                    f"{Path(path).name} of the appliance is not what was built: its SHA-256 differs",
+                    f"{Path(path).name} of the appliance is not what was built (SHA-256)",
                     hint="run `forensic appliance build --force`",
                 )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import resource
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -89,16 +88,14 @@ class Guest:
         try:
             self._domain.attachDevice(disk_xml)
         except libvirt.libvirtError as error:
-            raise self.failure(
-                f"the evidence could not be attached to the guest: {error}"
-            ) from None
+            raise GuestFailed(f"the evidence could not be attached to the guest: {error}") from None
 
     def save(self, path: Path) -> None:
         """Write the guest's state to `path` and end the guest."""
         try:
             self._domain.save(str(path))
         except libvirt.libvirtError as error:
-            raise self.failure(f"the guest's state could not be saved: {error}") from None
+            raise GuestFailed(f"the guest's state could not be saved: {error}") from None
 
     def is_alive(self) -> bool:
         """Whether QEMU still runs it."""
@@ -111,13 +108,6 @@ class Guest:
         """End the guest at once."""
         with suppress(libvirt.libvirtError):  # it may be gone already
             self._domain.destroy()
-
-    def failure(self, message: str) -> GuestFailed:
-        """An error with the console's last lines, which often name the cause."""
-        lines = self.console.last_lines(8)
-        return GuestFailed(
-            message + ("\nthe guest's last words:\n" + "\n".join(lines) if lines else "")
-        )
 
 
 @contextmanager
@@ -171,13 +161,3 @@ def _not_started(error: libvirt.libvirtError) -> EnvironmentFailed:
     return EnvironmentFailed(
         f"the guest could not be started: {error}", hint="run `forensic doctor`"
     )
-
-
-def wait_for_end(guest: Guest, seconds: float) -> bool:
-    """Wait until the guest has ended by itself; False if it has not."""
-    deadline = time.monotonic() + seconds
-    while guest.is_alive():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True

@@ -32,3 +32,8 @@ def kvm_group() -> int | None:
     except OSError:
         return None
     return status.st_gid if status.st_mode & 0o060 == 0o060 and status.st_gid != 0 else None
+
+
+def remedy() -> str:
+    """The command that lets the caller's account use the device."""
+    return "sudo usermod --append --groups kvm $USER  # then log in again"

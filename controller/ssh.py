@@ -12,7 +12,7 @@ import io
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,6 +36,7 @@ from appliance.protocol import (
 from controller.console import connect
 from controller.errors import GuestFailed, GuestHostile
 from controller.metered import Metered
+from images.quoting import shown
 
 _HANDSHAKE_BYTES = 64 * 1024
 _ENTROPY_BYTES = 64
@@ -55,22 +56,24 @@ def order_warm(path: Path, *, seconds: float) -> None:
 
 def _reason(untrusted_answer: bytes) -> str:
     try:
-        return msgspec.json.decode(untrusted_answer, type=Failed).message
+        return shown(msgspec.json.decode(untrusted_answer, type=Failed).message)
     except msgspec.MsgspecError:
         return "its answer makes no sense"
 
 
 @contextmanager
-def session(path: Path, *, seconds: float) -> Iterator[tuple[paramiko.Channel, Metered]]:
+def session(
+    path: Path, *, seconds: float, note: Callable[[Provisioned], None] = lambda _answer: None
+) -> Iterator[tuple[paramiko.Channel, Metered]]:
     """Provision the guest behind the port at `path` and open a channel to its agent.
 
     Yields the channel and the meter that bounds what may be received on it. `seconds` is the
-    time for all of it. Raises GuestFailed, or GuestHostile for a guest that breaks the rules.
+    time for all of it; `note` gets the guest's own identity. Raises GuestFailed, or GuestHostile for a guest that breaks the rules.
     """
     deadline = time.monotonic() + seconds
     key = _make_key()
     with connect(path, timeout=seconds) as port:
-        host_key = _provision(port, key, deadline)
+        host_key = _provision(port, key, deadline, note)
         meter = Metered(port)
         meter.allow(_HANDSHAKE_BYTES, deadline - time.monotonic())
         transport = _transport(meter)
@@ -91,7 +94,12 @@ def _make_key() -> paramiko.Ed25519Key:
     return paramiko.Ed25519Key(file_obj=io.StringIO(pem.decode()))
 
 
-def _provision(port: socket.socket, key: paramiko.Ed25519Key, deadline: float) -> bytes:
+def _provision(
+    port: socket.socket,
+    key: paramiko.Ed25519Key,
+    deadline: float,
+    note: Callable[[Provisioned], None],
+) -> bytes:
     """Return the guest's new host key as SSH's wire format has it."""
     order = Provision(
         entropy=base64.b64encode(os.urandom(_ENTROPY_BYTES)).decode(),
@@ -111,6 +119,7 @@ def _provision(port: socket.socket, key: paramiko.Ed25519Key, deadline: float) -
             "the saved appliance is of another version",
             hint="run `forensic appliance build`",
         )
+    note(answer)
     return host_key
 
 

@@ -123,7 +123,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def damaged_files(folder: Path) -> list[str]:
-    """Names of files that are missing or are not what the manifest says. Raises ApplianceInvalid."""
+    """Names of files that are missing or not as the manifest says. Raises ApplianceInvalid."""
     manifest = read_manifest(folder)
     return [
         name

@@ -56,6 +56,13 @@ class MakeState(msgspec.Struct, tag=True):
     seconds: float
 
 
+class ProveKvm(msgspec.Struct, tag=True):
+    """Boot a kernel with KVM until it says so on the console, within `seconds`."""
+
+    appliance: Appliance
+    seconds: float
+
+
 class OpenCase(msgspec.Struct, tag=True):
     """Export the images, restore a guest, open the session and attach them."""
 
@@ -78,12 +85,14 @@ class Step(msgspec.Struct, tag=True):
 
 
 class Done(msgspec.Struct, tag=True):
-    """Last answer to an order."""
+    """Last answer to an order. `session` tells this guest from every other one."""
 
     timings: dict[str, float] = {}
     tools: dict[str, str] = {}
     layers: list[Layer] = []
     findings: list[Finding] = []
+    console: bytes = b""
+    session: dict[str, str] = {}
 
 
 class Trouble(msgspec.Struct, tag=True):
@@ -96,7 +105,7 @@ class Trouble(msgspec.Struct, tag=True):
     timings: dict[str, float] = {}
 
 
-Order = MakeState | OpenCase | Inspect
+Order = MakeState | ProveKvm | OpenCase | Inspect
 Event = Step | Done | Trouble
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 from appliance.agent import lvm
@@ -16,17 +17,31 @@ _RESERVED = re.compile(r"(disk|md)\d+")
 """Names that the addresses of other layers begin with."""
 
 
-def assemble(members: list[Member], outcome: Outcome, stack: ExitStack) -> list[Volume]:
-    """Report the groups of these members and return their logical volumes."""
+def assemble(members: list[Member], outcome: Outcome, stack: ExitStack) -> Iterator[list[Volume]]:
+    """Report the groups of these members, and yield the logical volumes of one at a time.
+
+    Groups that share a name or a UUID cannot be active together, so such a group's volumes are
+    gone again when the next ones are asked for; the others stay until `stack` is closed.
+    """
     groups: list[Group] = []
     for clones in separate_clones(members):
         groups.extend(_read(clones, outcome))
-    volumes: list[Volume] = []
     for address, group in zip(_addresses(groups), groups, strict=True):
-        with outcome.phase("activate", address, "lvm"):
-            _report(address, group, outcome)
-            volumes.extend(_activate(address, group, outcome, stack))
-    return volumes
+        with ExitStack() as own:
+            with outcome.phase("activate", address, "lvm"):
+                _report(address, group, outcome)
+                volumes = _activate(address, group, outcome, own)
+            yield volumes
+            if not _conflicts(group, groups):
+                stack.enter_context(own.pop_all())
+
+
+def _conflicts(group: Group, groups: list[Group]) -> bool:
+    return any(
+        other is not group
+        and (other.facts.name == group.facts.name or other.facts.uuid == group.facts.uuid)
+        for other in groups
+    )
 
 
 def separate_clones(members: list[Member]) -> list[list[Member]]:

@@ -36,10 +36,12 @@ shell { history_size=0 }
 """For /etc/lvm/lvm.conf: no udev, no daemons, nothing is ever written to metadata."""
 
 _REPORT = (
-    "fullreport --units b --nosuffix --configreport vg -o vg_name,vg_uuid,"
-    "vg_size,vg_extent_size,vg_free,pv_count,vg_missing_pv_count "
-    "--configreport pv -o pv_name,pv_uuid --configreport lv -a "
-    "-o lv_name,lv_uuid,lv_size,lv_layout,lv_role,origin,pool_lv --configreport seg -o lv_uuid --configreport pvseg -o pv_uuid"
+    "fullreport --units b --nosuffix "
+    "--configreport vg -o vg_name,vg_uuid,vg_size,vg_extent_size,vg_free,pv_count,"
+    "vg_missing_pv_count "
+    "--configreport pv -o pv_name,pv_uuid "
+    "--configreport lv -a -o lv_name,lv_uuid,lv_size,lv_layout,lv_role,origin,pool_lv "
+    "--configreport seg -o lv_uuid --configreport pvseg -o pv_uuid"
 )
 _SAFE_NAME = re.compile(r"[A-Za-z0-9+_.][A-Za-z0-9+_.-]*")
 _DIRECT = {"linear", "striped"}

@@ -38,17 +38,25 @@ def map_devices(paths: list[tuple[str, str]], outcome: Outcome, stack: ExitStack
 
 
 def _map(volumes: list[Volume], outcome: Outcome, stack: ExitStack) -> None:
-    while volumes:
-        following: list[Volume] = []
-        members: list[Member] = []
-        for volume in volumes:
-            if outcome.is_full:
-                _stop_at_limit(volume, outcome)
-                return
-            following.extend(_explore(volume, outcome, members))
-        # All members of a round first: a group can span partitions of several disks.
-        following.extend(assembly.assemble(members, outcome, stack))
-        volumes = following
+    members: list[Member] = []
+    while volumes or members:
+        if volumes:
+            volumes = _explore_all(volumes, outcome, members)
+            continue
+        # Only when nothing else is left: a group can span partitions of several disks.
+        complete, members = members, []
+        for batch in assembly.assemble(complete, outcome, stack):
+            volumes.extend(_explore_all(batch, outcome, members))
+
+
+def _explore_all(volumes: list[Volume], outcome: Outcome, members: list[Member]) -> list[Volume]:
+    found: list[Volume] = []
+    for volume in volumes:
+        if outcome.is_full:
+            _stop_at_limit(volume, outcome)
+            return []
+        found.extend(_explore(volume, outcome, members))
+    return found
 
 
 def _open(disk: Disk, outcome: Outcome, stack: ExitStack) -> Volume:

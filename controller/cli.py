@@ -1,0 +1,192 @@
+"""The command line: takes words, calls the case, prints, and says with its status how it went."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from controller.errors import ExitCode, ForensicError, GuestFailed
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Look into disk images that nobody should trust, in a disposable virtual machine.",
+)
+appliance_app = typer.Typer(
+    no_args_is_help=True, help="Build, check and remove the virtual machine's own files."
+)
+app.add_typer(appliance_app, name="appliance")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no notes.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Everything that is known.")]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"forensic {importlib.metadata.version('forensic-appliance')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def inspect(  # noqa: PLR0913, PLR0917 - a command has its options
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Disk images.")],
+    add: Annotated[
+        list[Path] | None,
+        typer.Option("-a", "--add", metavar="IMAGE", help="One more disk of the same system."),
+    ] = None,
+    json: Json = False,
+    memory: Annotated[int, typer.Option(metavar="MIB", help="Memory of the guest in MiB.")] = 512,
+    accel: Annotated[
+        str, typer.Option(metavar="auto|kvm|tcg", help="How the guest's processor is run.")
+    ] = "auto",
+    require_kvm: Annotated[
+        bool, typer.Option("--require-kvm", help="Refuse to run without KVM.")
+    ] = False,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Time limit for the work in the guest.")
+    ] = 300.0,
+    keep_log: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the guest's console to FILE.")
+    ] = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show what is on disk images: partitions, volumes, file systems, and every byte between.
+
+    Exit status: 0 all read, 1 something was left out or is wrong, 2 usage, 3 evidence refused
+    or unreadable, 4 the host or the guest failed, 5 the evidence changed during the run.
+    """
+    from controller.inspection import Inspecting, run  # noqa: PLC0415 - not for --help
+
+    order = Inspecting(
+        images=[*images, *(add or [])],
+        json=json,
+        memory=memory,
+        accelerator=accel,
+        require_kvm=require_kvm,
+        timeout=timeout,
+        keep_log=keep_log,
+        quiet=quiet,
+        verbose=verbose,
+    )
+    with _taken_down():
+        raise typer.Exit(run(order))
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """Check this host, and say for each problem which command mends it."""
+    from controller import doctor as checks  # noqa: PLC0415
+
+    with _taken_down():
+        raise typer.Exit(checks.run(json=json))
+
+
+@appliance_app.command("build")
+def appliance_build(
+    force: Annotated[bool, typer.Option("--force", help="Build again what is there.")] = False,
+    memory: Annotated[int, typer.Option(metavar="MIB", help="Memory of the guest.")] = 512,
+    mirror: Annotated[
+        str | None, typer.Option(metavar="URL", help="Debian mirror to build from.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Build the appliance and a saved state of it, as the first inspection would."""
+    from controller import upkeep  # noqa: PLC0415
+
+    with _taken_down():
+        upkeep.build(force=force, memory=memory, mirror=mirror, quiet=quiet)
+
+
+@appliance_app.command("status")
+def appliance_status(json: Json = False) -> None:
+    """Show what is built, for what, how large it is, and what would make it be rebuilt."""
+    from controller import upkeep  # noqa: PLC0415
+
+    raise typer.Exit(upkeep.status(json=json))
+
+
+@appliance_app.command("verify")
+def appliance_verify() -> None:
+    """Compare every file of the appliance with its SHA-256."""
+    from controller import upkeep  # noqa: PLC0415
+
+    raise typer.Exit(upkeep.verify())
+
+
+@appliance_app.command("remove")
+def appliance_remove() -> None:
+    """Remove everything that was built; the next inspection builds it again."""
+    from controller import upkeep  # noqa: PLC0415
+
+    upkeep.remove()
+
+
+@contextlib.contextmanager
+def _taken_down() -> Iterator[None]:
+    """Ctrl-C, SIGTERM and SIGHUP all unwind the stack, so that everything is taken down."""
+
+    def unwind(number: int, _frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    previous = {each: signal.signal(each, unwind) for each in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.stderr.write("forensic: interrupted; nothing is left running\n")
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    finally:
+        for each, handler in previous.items():
+            signal.signal(each, handler)
+
+
+def main() -> None:
+    """Entry point: one place where errors become words and a status."""
+    try:
+        app()
+    except ForensicError as error:
+        _complain(error)
+        sys.exit(error.exit_code)
+
+
+def _complain(error: ForensicError) -> None:
+    """Print an error: what failed, the guest's last words where there are some, what to do."""
+    from controller.logbook import keep, last_lines  # noqa: PLC0415
+
+    sys.stderr.write(f"forensic: error: {_printable(error.message)}\n")
+    if isinstance(error, GuestFailed) and error.console:
+        sys.stderr.write("  the guest's last words:\n")
+        for line in last_lines(error.console, 8):
+            sys.stderr.write(f"    {line}\n")
+        sys.stderr.write(f"  the whole console is in {keep(error.console)}\n")
+    if error.hint:
+        sys.stderr.write(f"  hint: {_printable(error.hint)}\n")
+
+
+def _printable(text: str) -> str:
+    """Nothing but printable characters and line ends; what came from evidence is escaped before,
+    this is for what nobody thought of."""
+    return "".join(
+        character if character.isprintable() or character == "\n" else "?" for character in text
+    )

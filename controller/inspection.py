@@ -1,0 +1,117 @@
+"""`forensic inspect`: a case from beginning to end, and its result in the form asked for."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import msgspec
+
+from appliance.layer import Finding, Severity
+from controller import logbook
+from controller.accelerator import Choice
+from controller.case import Case
+from controller.errors import EvidenceChanged, ExitCode, ForensicError, UsageError
+from controller.progress import Progress
+from controller.results import Inspection
+from controller.settings import Settings
+from controller.wire import Step
+
+
+@dataclass(frozen=True, slots=True)
+class Inspecting:
+    """What the command line asked for; see `forensic inspect --help`."""
+
+    images: list[Path]
+    json: bool
+    memory: int
+    accelerator: str
+    require_kvm: bool
+    timeout: float
+    keep_log: Path | None
+    quiet: bool
+    verbose: bool
+
+
+def run(order: Inspecting) -> ExitCode:
+    """Inspect, print, and return the exit code. Raises ForensicError."""
+    with Progress(quiet=order.quiet) as progress:
+        result, case, changed = _inspect(order, progress)
+    _print(result, case, order, changed)
+    if changed:
+        raise changed
+    return result.exit_code
+
+
+def _inspect(
+    order: Inspecting, progress: Progress
+) -> tuple[Inspection, Case, EvidenceChanged | None]:
+    def watch(step: Step) -> None:
+        progress.step(step.operation, step.detail)
+
+    case = Case(order.images, _settings(order), watch)
+    result: Inspection | None = None
+    try:
+        with case:
+            result = case.inspect()
+            if order.keep_log:
+                logbook.write(order.keep_log, case.console)
+    except EvidenceChanged as error:
+        if result is None:
+            raise
+        return _void(result, error), case, error
+    except ForensicError as error:
+        if order.keep_log and error.console:
+            logbook.write(order.keep_log, error.console)
+        raise
+    return result, case, None
+
+
+def _settings(order: Inspecting) -> Settings:
+    for choice in get_args(Choice):
+        if order.accelerator == choice:
+            return Settings(
+                memory=order.memory,
+                accelerator=choice,
+                require_kvm=order.require_kvm,
+                timeout=order.timeout,
+            )
+    raise UsageError(f"--accel is one of {', '.join(get_args(Choice))}")
+
+
+def _void(result: Inspection, error: EvidenceChanged) -> Inspection:
+    """The result, marked as made from evidence that did not stay the same."""
+    finding = Finding(Severity.ERROR, None, "evidence-changed", error.message)
+    return msgspec.structs.replace(result, findings=[*result.findings, finding], complete=False)
+
+
+def _print(
+    result: Inspection, case: Case, order: Inspecting, changed: EvidenceChanged | None
+) -> None:
+    if order.json:
+        sys.stdout.buffer.write(result.to_json())
+        sys.stdout.buffer.flush()
+        return
+    from controller import report  # noqa: PLC0415 - rich costs a tenth of a second
+
+    count = sum(len(evidence.files) for evidence in result.evidence)
+    files = "1 file" if count == 1 else f"{count} files"
+    unchanged = f"evidence unchanged: {files} compared by size, mtime, ctime and inode"
+    report.render(
+        result,
+        file=sys.stdout,
+        verbose=order.verbose,
+        evidence_line="EVIDENCE CHANGED DURING THE RUN" if changed else unchanged,
+        notice="" if order.quiet else _notice(case),
+    )
+
+
+def _notice(case: Case) -> str:
+    if not case.fallback:
+        return ""
+    return (
+        f"the guest's processor was emulated ({case.fallback}): "
+        "the cell, not the hypervisor, is the boundary around the guest"
+    )
