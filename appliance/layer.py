@@ -80,6 +80,9 @@ class ExtState:
     def __post_init__(self) -> None:
         check_text(self.state, self.errors_behavior, self.last_mounted_on, *self.features)
         check_list(self.features)
+        numbers = (getattr(self, name) for name in self.__slots__)
+        if any(isinstance(each, int) and not -(2**63) <= each < 2**64 for each in numbers):
+            raise ValueError("a number of a superblock has more than 64 bits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +159,7 @@ class GroupFacts:
     def __post_init__(self) -> None:
         check_text(self.name, self.uuid)
         check_bytes(self.extent_size, self.free, self.physical_volumes)
+        check_bytes(self.missing_physical_volumes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,9 @@ from images.quoting import shown
 
 MAX_LAYERS = 5000
 MAX_FINDINGS = 20000
-_REPLY_BYTES = 256 << 20
-"""Upper bound of everything that one request may bring back, with SSH's overhead."""
+_REPLY_BYTES = 32 << 20
+"""Upper bound of everything that one request may bring back, with SSH's overhead; twice what the
+agent can have to say, and lists of tiny strings need fourteen times their JSON as objects."""
 
 
 class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
@@ -89,12 +90,19 @@ class AgentClient:
     def _call(self, request: Request, seconds: float, take: Callable[[Body], None]) -> Mapped:
         self._meter.allow(_REPLY_BYTES, seconds)
         deadline = time.monotonic() + seconds
+
+        def receive(size: int) -> bytes:
+            # Before every part, so that neither a trickle nor a flood outlasts the deadline.
+            if (left := deadline - time.monotonic()) <= 0:
+                raise TimeoutError
+            self._channel.settimeout(left)
+            return self._channel.recv(size)
+
         try:
             self._channel.settimeout(seconds)
             self._channel.sendall(frame(msgspec.json.encode(request)))
             while True:
-                self._channel.settimeout(max(0.001, deadline - time.monotonic()))
-                untrusted_frame = read_frame(self._channel.recv)
+                untrusted_frame = read_frame(receive)
                 if untrusted_frame is None:
                     raise GuestFailed(self._ended())
                 match body := decode(untrusted_frame):

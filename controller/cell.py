@@ -14,15 +14,16 @@ import os
 import socket
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import controller
 from controller.errors import EnvironmentFailed
 from controller.wire import Link
-from images.process import PIPE, Process, ProcessError, started
+from images.process import PIPE, Process, ProcessError, started, wait
 from images.quoting import shown
+from images.sandbox import kill
 
 ACCOUNT = 64087
 """The unprivileged account of a cell that root starts: a number that nothing else uses (Debian
@@ -32,6 +33,7 @@ may signal or trace what runs in it."""
 RUN = Path("/run/forensic")
 _RUN_BYTES = 256 << 20
 _STDERR_BYTES = 16384
+_END_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +75,20 @@ def cell(binds: Binds, descriptors: Sequence[int]) -> Iterator[Link]:
 
 
 def _end(process: Process) -> None:
-    # Only the outermost process is killed; it is the others' parent-death signal.
-    with suppress(ProcessLookupError):
-        process.kill()
-    process.wait()
+    """Kill the first process of the PID namespace, and wait until the kernel has ended the rest.
+
+    bwrap itself ends when it has collected that process, which the kernel only hands out once
+    nothing else lives in the namespace.
+    """
+    kill(process.pid)
+    if not wait(process, _END_SECONDS):
+        process.kill()  # then the kernel does the same by way of the parent-death signal
+        process.wait()
 
 
 def _last_words(process: Process) -> str:
     """What the cell wrote to standard error before it ended."""
-    process.kill()
-    process.wait()
+    _end(process)
     if process.stderr is None:
         return ""
     return "\n".join(shown(line) for line in process.stderr.read(_STDERR_BYTES).splitlines()[-12:])

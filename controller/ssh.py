@@ -68,7 +68,8 @@ def session(
     """Provision the guest behind the port at `path` and open a channel to its agent.
 
     Yields the channel and the meter that bounds what may be received on it. `seconds` is the
-    time for all of it; `note` gets the guest's own identity. Raises GuestFailed, or GuestHostile for a guest that breaks the rules.
+    time for all of it; `note` gets the guest's own identity. Raises GuestFailed, or
+    GuestHostile for a guest that breaks the rules.
     """
     deadline = time.monotonic() + seconds
     key = _make_key()

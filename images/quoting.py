@@ -3,22 +3,56 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
+_PLAIN = re.compile(r"[ -\[\]-~]*")
 _ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
+_BLANK = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
+    "\U0001d159\U000e0100-\U000e01ef]"
+)
+"""Printable by their category, yet nothing is seen of them: variation selectors, fillers, blanks.
+
+They are the rest of Unicode's Default_Ignorable_Code_Point, and two symbols without ink.
+"""
+
+_MAX_MARKS = 2
+"""Marks above or below one character; written language needs no more, a stack hides lines."""
 
 
 def shown(untrusted_text: str | bytes) -> str:
-    r"""Printable form: other characters become \xNN or \u{N}, a backslash is doubled."""
+    r"""Printable form: other characters become \xNN or \u{N}, a backslash is doubled.
+
+    What is escaped: everything that is not a letter, number, mark, sign or the plain space
+    (controls, bidi and other format characters, line separators, odd spaces, surrogates, private
+    and unassigned characters), what is invisible, and marks that are the first character or the
+    third and more on one. \xNN is a byte: a control character, or one that is not valid UTF-8.
+    """
     if isinstance(untrusted_text, bytes):
         untrusted_text = untrusted_text.decode("utf-8", "surrogateescape")
-    return "".join(map(_shown_character, untrusted_text))
+    if _PLAIN.fullmatch(untrusted_text):
+        return untrusted_text
+    pieces: list[str] = []
+    marks = _MAX_MARKS  # none may stand first: it would change what we print before it
+    for character in untrusted_text:
+        is_mark = unicodedata.category(character) in {"Mn", "Me"}
+        marks = marks + 1 if is_mark else marks
+        if (is_mark and marks > _MAX_MARKS) or not _is_visible(character):
+            pieces.append(_escaped(character))
+            marks = _MAX_MARKS
+        else:
+            pieces.append(character)
+            marks = marks if is_mark else 0
+    return "".join(pieces)
 
 
-def _shown_character(character: str) -> str:
+def _is_visible(character: str) -> bool:
+    return character != "\\" and character.isprintable() and not _BLANK.match(character)
+
+
+def _escaped(character: str) -> str:
     if character == "\\":
         return "\\\\"
-    if character.isprintable():
-        return character
     code = ord(character)
     if _ESCAPED_BYTE.match(character):
         return f"\\x{code - 0xDC00:02x}"

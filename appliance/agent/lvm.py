@@ -45,6 +45,7 @@ _REPORT = (
 )
 _SAFE_NAME = re.compile(r"[A-Za-z0-9+_.][A-Za-z0-9+_.-]*")
 _DIRECT = {"linear", "striped"}
+_COPIES = {"origin", "snapshot"}
 _TIMEOUT = 60.0
 
 standby = Standby(["/usr/sbin/lvm"])
@@ -78,7 +79,7 @@ class LogicalVolume:
     @property
     def is_direct(self) -> bool:
         """Can be activated on a device that nothing can write to."""
-        return set(self.facts.layout) <= _DIRECT and "origin" not in self.facts.role
+        return set(self.facts.layout) <= _DIRECT and not _COPIES & set(self.facts.role)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ def read_groups(members: list[Volume]) -> list[Group]:
         # lvm's shell writes one more document, its log, behind the report.
         reports = json.JSONDecoder().raw_decode(done.stdout.decode().strip())[0]["report"]
     except (ValueError, KeyError, TypeError) as error:
-        raise LvmError(f"lvm gave no report: {_words(done)}") from error
+        raise LvmError(f"lvm gave no report: {_words(done) or done.status}") from error
     return [_group(report, nodes) for report in reports if report.get("vg", [{}])[0].get("vg_uuid")]
 
 
@@ -172,7 +173,8 @@ def _activate(
         f"lvchange -ay -K -y --activationmode partial --config '{options}' "
         f"--devices {devices} {targets}"
     )
-    return "" if done.status == 0 else _words(done)
+    # The shell ends with status 0 whatever its commands said, so only the words tell.
+    return _words(done)
 
 
 def _deactivate(name: str, devices: str) -> None:
@@ -202,7 +204,8 @@ def as_volume(group_address: str, volume: LogicalVolume, device: Device) -> Volu
         kind=Kind.LOGICAL_VOLUME,
         parents=[group_address],
         offset=None,
-        size=volume.size,
+        # lvs gives a snapshot the size of its changes; the device has that of its origin.
+        size=device.size,
         device=device,
         start=0,
         node=device.path,
@@ -227,8 +230,15 @@ def _lvm(command: str) -> Completed:
 
 
 def _words(done: Completed) -> str:
+    """What lvm complained about: in JSON mode it writes that into its log, on standard output."""
     lines = [line.strip() for line in done.stderr.decode("utf-8", "replace").splitlines()]
-    return "; ".join(line for line in lines if line)[:1000] or f"status {done.status}"
+    lines += [
+        json.loads(f'"{found[1].decode("utf-8", "replace")}"')
+        for found in re.finditer(
+            rb'"log_type":"error".*"log_message":"((?:[^"\\]|\\.)*)"', done.stdout
+        )
+    ]
+    return "; ".join(line for line in lines if line)[:1000]
 
 
 def lvm_version() -> str:

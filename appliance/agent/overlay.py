@@ -41,7 +41,15 @@ def overlay(node: str) -> Iterator[str]:
     if done.status != 0:
         raise OverlayError(f"no overlay for {node}: {done.stderr.decode('utf-8', 'replace')}")
     try:
-        yield f"/dev/mapper/{name}"
+        yield _node(name)
     finally:
         with suppress(CommandError):  # the guest is about to be destroyed anyway
             run(["dmsetup", "remove", "--noudevsync", "--retry", name], timeout=_TIMEOUT)
+
+
+def _node(name: str) -> str:
+    """The kernel's own node: without udev nobody makes links in /dev/mapper."""
+    for path in Path("/sys/block").glob("dm-*/dm/name"):
+        if path.read_text().strip() == name:
+            return f"/dev/{path.parent.parent.name}"
+    raise OverlayError(f"the kernel does not show {name}")

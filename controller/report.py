@@ -1,0 +1,253 @@
+"""An inspection for people to read.
+
+Whatever comes from evidence passes through `Page.show`, and reaches the terminal as plain text:
+never as rich's markup, and never with characters that a terminal would act on.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from dataclasses import dataclass
+from typing import TextIO
+
+from rich.console import Console
+from rich.text import Text
+
+from appliance.layer import Finding, Kind, Layer, Severity, Status
+from controller.columns import GAP, Fit, cut, fit, pack, padded
+from controller.layer_rows import COLUMNS, Note, Surroundings, notes_of, values_of
+from controller.layer_tree import ASCII, UNICODE, Branch, Guides, arrange
+from controller.results import LEFT_OUT, Evidence, Inspection
+from controller.sizes import count, human
+from images.quoting import shown
+
+_SEVERITIES = (
+    (Severity.ERROR, "Errors", "red"),
+    (Severity.WARNING, "Warnings", "yellow"),
+    (Severity.INFO, "Notes", "cyan"),
+)
+_STATUS_STYLES = {
+    Status.LOCKED: "yellow",
+    Status.UNSUPPORTED: "yellow",
+    Status.DAMAGED: "red",
+    Status.LIMIT: "red",
+}
+_MAX_NAMED = 8
+_ELLIPSIS = "…"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What the output can take; `width` in cells, None for lines of any length."""
+
+    encoding: str
+    width: int | None
+    verbose: bool
+
+    def show(self, untrusted_text: str | bytes) -> str:
+        """The text escaped, and escaped further where the encoding lacks a character."""
+        text = shown(untrusted_text)
+        if self.takes(text):
+            return text
+        return "".join(each if self.takes(each) else f"\\u{{{ord(each):x}}}" for each in text)
+
+    def show_own(self, text: str) -> str:
+        """The same for text of ours, in which names are already escaped."""
+        return self.show(text).replace("\\\\", "\\")
+
+    def takes(self, text: str) -> bool:
+        """Whether the encoding has all these characters."""
+        try:
+            text.encode(self.encoding)
+        except (UnicodeEncodeError, LookupError):
+            return False
+        return True
+
+    @property
+    def mark(self) -> str:
+        """Stands for what was cut out of a name."""
+        return _ELLIPSIS if self.takes(_ELLIPSIS) else "..."
+
+    @property
+    def guides(self) -> Guides:
+        """What the tree is drawn with."""
+        return UNICODE if self.takes(UNICODE.branch + UNICODE.last + UNICODE.line) else ASCII
+
+
+Line = list[tuple[str, str]]
+"""Pieces of text, each with its style."""
+
+
+def render(  # noqa: PLR0913 - the report's switches
+    inspection: Inspection,
+    *,
+    file: TextIO,
+    colour: bool | None = None,
+    verbose: bool = False,
+    evidence_line: str,
+    notice: str = "",
+) -> None:
+    """Print what was found to `file`.
+
+    `colour` None means: where `file` is a terminal that takes them and NO_COLOR is not set. A
+    terminal gets lines that fit it, anything else gets long lines. `evidence_line` says whether
+    the evidence is unchanged, `notice` what else the user should know.
+    """
+    width = max(20, shutil.get_terminal_size().columns) if file.isatty() else None
+    page = Page(file.encoding or "utf-8", width, verbose)
+    lines = [
+        *_trees(inspection, page),
+        *_findings(inspection.findings, page),
+        *_summary(inspection, page),
+        *_closing(evidence_line, notice, page),
+    ]
+    file.write(_styled(lines, colour=_takes_colours(file) if colour is None else colour))
+
+
+def _takes_colours(file: TextIO) -> bool:
+    return file.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _styled(lines: list[Line], *, colour: bool) -> str:
+    if not colour:
+        return "".join("".join(text for text, _style in line).rstrip() + "\n" for line in lines)
+    # Written to a buffer: on a closed pipe rich would end the whole program.
+    buffer = io.StringIO()
+    console = Console(
+        file=buffer, force_terminal=True, color_system="standard", no_color=False, width=1000
+    )
+    for line in lines:
+        text = Text.assemble(*line)
+        text.rstrip()
+        console.print(text, soft_wrap=True)
+    return buffer.getvalue()
+
+
+def _trees(inspection: Inspection, page: Page) -> list[Line]:
+    """Each image with its layers, then layers of which it is not clear where they are."""
+    around = Surroundings.of(inspection.layers)
+    trees = arrange(inspection.layers)
+    lines: list[Line] = []
+    for index, evidence in enumerate(inspection.evidence):
+        own = [tree for tree in trees if tree[0].layer.address == f"disk{index}"]
+        trees = [tree for tree in trees if tree not in own]
+        lines += _header(evidence, own[0][0].layer if own else None, page)
+        lines += _table([branch for tree in own for branch in tree], around, page)
+    if trees:
+        lines += [[("Other layers", "bold")]]
+        lines += _table([branch for tree in trees for branch in tree], around, page)
+    return lines
+
+
+def _header(evidence: Evidence, disk: Layer | None, page: Page) -> list[Line]:
+    facts = [
+        page.show(evidence.format),
+        f"{human(evidence.virtual_size)} ({evidence.virtual_size} bytes)",
+        count(len(evidence.files), "file"),
+    ]
+    if disk and disk.table:
+        facts.append(f"sectors of {disk.table.sector_size} bytes")
+    lines: list[Line] = [[(_short(page.show(evidence.path), page), "bold")]]
+    lines += [[(f"  {text}", "")] for text in pack(facts, ", ", _room(page, 2))]
+    if page.verbose:
+        for file in evidence.files:
+            size = f"{file.size} bytes  "
+            lines.append([(f"  {size}{_short(page.show(file.path), page, len(size) + 2)}", "dim")])
+    return lines
+
+
+def _short(text: str, page: Page, before: int = 0) -> str:
+    return text if page.width is None else cut(text, page.width - before, page.mark)
+
+
+def _room(page: Page, before: int) -> int | None:
+    return None if page.width is None else page.width - before
+
+
+def _table(branches: list[Branch], around: Surroundings, page: Page) -> list[Line]:
+    rows = [values_of(each.layer, around, page.show, exact=page.verbose) for each in branches]
+    for branch, row in zip(branches, rows, strict=True):
+        row[0] = branch.before(page.guides) + row[0]
+    chosen = fit(COLUMNS, rows, page.width)
+    lines = [_row([column.name for column in COLUMNS], chosen, page, "dim")] if rows else []
+    for branch, row in zip(branches, rows, strict=True):
+        lines.append(_row([value or "-" for value in row], chosen, page, _style(branch.layer)))
+        moved = [f"{COLUMNS[each].name.lower()} {row[each]}" for each in chosen.moved if row[each]]
+        notes = notes_of(branch.layer, around, page.show, verbose=page.verbose)
+        before = branch.below(page.guides) + "  "
+        lines += _below(before, [Note(moved), *notes], page)
+    return [*lines, []]
+
+
+def _style(layer: Layer) -> str:
+    if layer.status in _STATUS_STYLES:
+        return _STATUS_STYLES[layer.status]
+    return {Kind.GAP: "dim", Kind.DISK: "bold"}.get(layer.kind, "")
+
+
+def _row(values: list[str], chosen: Fit, page: Page, style: str) -> Line:
+    parts = []
+    for index, width in chosen.shown:
+        value = values[index]
+        if page.width is not None:
+            value = cut(value, width, page.mark)
+        parts.append(padded(value, width, right=COLUMNS[index].is_number))
+    return [((" " * GAP).join(parts), style)]
+
+
+def _below(before: str, notes: list[Note], page: Page) -> list[Line]:
+    return [
+        [(before, "dim"), (text, "dim")]
+        for note in notes
+        for text in pack(note.items, note.separator, _room(page, len(before)))
+    ]
+
+
+def _findings(findings: list[Finding], page: Page) -> list[Line]:
+    lines: list[Line] = []
+    for severity, title, style in _SEVERITIES:
+        chosen = [finding for finding in findings if finding.severity is severity]
+        if chosen:
+            lines.append([(f"{title} ({len(chosen)})", style)])
+            lines += [line for finding in chosen for line in _finding(finding, page)]
+    return [*lines, []] if lines else []
+
+
+def _finding(finding: Finding, page: Page) -> list[Line]:
+    where = f"{page.show(finding.layer)}: " if finding.layer else ""
+    words = (where + page.show(finding.message) + f" [{page.show(finding.code)}]").split(" ")
+    texts = pack(words, " ", _room(page, 4))
+    return [[("  " if index == 0 else "    ", ""), (text, "")] for index, text in enumerate(texts)]
+
+
+def _summary(inspection: Inspection, page: Page) -> list[Line]:
+    if inspection.complete:
+        return _wrapped(
+            "Complete: nothing was left out, and nothing was found wrong.", page, "green"
+        )
+    parts = [
+        f"{count(number, severity.value)}"
+        for severity in (Severity.ERROR, Severity.WARNING)
+        if (number := sum(finding.severity is severity for finding in inspection.findings))
+    ]
+    left_out = [layer for layer in inspection.layers if layer.status in LEFT_OUT]
+    if left_out:
+        names = [f"{page.show(each.address)} ({each.status.value})" for each in left_out]
+        rest = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+        parts.append(f"not or not fully read: {', '.join(names[:_MAX_NAMED])}{rest}")
+    return _wrapped(f"Incomplete: {'; '.join(parts) or 'see above'}.", page, "yellow")
+
+
+def _closing(evidence_line: str, notice: str, page: Page) -> list[Line]:
+    return [
+        line
+        for text in (evidence_line, notice)
+        for each in text.splitlines()
+        for line in _wrapped(page.show_own(each), page, "")
+    ]
+
+
+def _wrapped(text: str, page: Page, style: str) -> list[Line]:
+    return [[(each, style)] for each in pack(text.split(" "), " ", page.width)]
