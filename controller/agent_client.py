@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import paramiko
@@ -60,7 +60,7 @@ class AgentClient:
 
     def ping(self, *, seconds: float) -> None:
         """Make sure that the agent answers."""
-        self._call(Request("ping", []), seconds, lambda _body: None)
+        self._call(Request("ping", []), seconds, _refuse)
 
     def map(
         self, disks: list[Disk], *, seconds: float, watch: Callable[[Progress], None]
@@ -78,7 +78,7 @@ class AgentClient:
                     self.doing = body
                     watch(body)
                 case _:
-                    raise GuestHostile("the agent sent a reply that does not belong here")
+                    _refuse(body)
             if len(found.layers) > MAX_LAYERS or len(found.findings) > MAX_FINDINGS:
                 raise GuestHostile("the agent reports more layers than it may")
 
@@ -125,6 +125,10 @@ class AgentClient:
         return "the guest ended the session before it was done"
 
 
+def _refuse(_body: Body) -> NoReturn:
+    raise GuestHostile("the agent sent a reply that does not belong here")
+
+
 def decode(untrusted_frame: bytes) -> Body:
     """Decode one reply frame. Raises ProtocolError for anything but a valid one."""
     if len(untrusted_frame) > MAX_FRAME:
@@ -136,7 +140,9 @@ def decode(untrusted_frame: bytes) -> Body:
             raise ProtocolError("a reply of a kind that does not exist")
         decoded: Body = msgspec.json.decode(envelope.body, type=kind)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise ProtocolError(f"a reply that does not follow the protocol: {error}") from None
+        # msgspec quotes the names of unknown fields.
+        reason = shown(str(error)[:200])
+        raise ProtocolError(f"a reply that does not follow the protocol: {reason}") from None
     return decoded
 
 

@@ -93,6 +93,11 @@ class Column:
     most: int = 0
     rank: int = 0
 
+    @property
+    def caption(self) -> str:
+        """The name as it stands before a single value."""
+        return self.name if self.name == "UUID" else self.name.lower()
+
 
 @dataclass(frozen=True, slots=True)
 class Fit:

@@ -49,7 +49,9 @@ def _inspect(
     order: Inspecting, progress: Progress
 ) -> tuple[Inspection, Case, EvidenceChanged | None]:
     def watch(step: Step) -> None:
-        progress.step(step.operation, step.detail)
+        # Layer by layer is for who watches a line change, or asked for it.
+        if not step.detail or order.verbose or sys.stderr.isatty():
+            progress.step(step.operation, step.detail)
 
     case = Case(order.images, _settings(order), watch)
     result: Inspection | None = None

@@ -9,9 +9,9 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from appliance.layer import Content, ExtState, Kind, Layer, PartitionEntry, Status, VolumeFacts
+from appliance.layer import Content, ExtState, Kind, Layer, PartitionEntry, Status
 from controller.columns import Column
-from controller.sizes import count, duration, human, moment, sectors
+from controller.sizes import count, human, moment, sectors
 
 COLUMNS = (
     Column("LAYER", least=40, most=60),
@@ -30,6 +30,7 @@ COLUMNS = (
 
 _TABLES = {"dos": "MBR", "gpt": "GPT"}
 _MAX_NAMED = 16
+_DAY = 86400
 _ODD_SPACE = re.compile(r"^ | $|(?<= ) ")
 
 Show = Callable[[str | bytes], str]
@@ -71,8 +72,8 @@ def values_of(layer: Layer, around: Surroundings, show: Show, *, exact: bool) ->
     used = content.used if content else None
     free = content.free if content else None
     return [
-        show(layer.address),
-        show(type_of(layer)),
+        _cell(layer.address, show),
+        _cell(type_of(layer), show),
         _label(content, show),
         human(layer.size),
         str(layer.size) if exact else "",
@@ -142,7 +143,7 @@ def _sectors(layer: Layer, around: Surroundings) -> str:
 
 def notes_of(layer: Layer, around: Surroundings, show: Show, *, verbose: bool) -> list[Note]:
     """The notes below a layer, each with at least one item."""
-    facts = [*_relations(layer, around, show), *_volume(layer.volume, show)]
+    facts = [*_relations(layer, around, show), *_volume(layer, show)]
     notes = [Note(facts)]
     if layer.content and layer.content.ext:
         notes.append(Note(_ext(layer.content.ext, show)))
@@ -173,10 +174,13 @@ def _names(addresses: list[str], show: Show) -> str:
     return f"{named} and {rest} more" if rest > 0 else named
 
 
-def _volume(volume: VolumeFacts | None, show: Show) -> list[str]:
+def _volume(layer: Layer, show: Show) -> list[str]:
+    volume = layer.volume
     if volume is None:
         return []
-    items = [] if volume.layout == ["linear"] else [show(", ".join(volume.layout))]
+    # Without content the layout is what stands in the column for the type.
+    is_said = layer.content is None or volume.layout == ["linear"]
+    items = [] if is_said else [show(", ".join(volume.layout))]
     if volume.origin:
         items.append(f"made from {show(volume.origin)}")
     if volume.pool:
@@ -246,7 +250,7 @@ def _ext_details(ext: ExtState, show: Show) -> list[str]:
     times = (("created", ext.created), ("last written", ext.last_written))
     items = [f"{name} {moment(at)}" for name, at in times if at is not None]
     if ext.check_interval > 0:
-        items.append(f"check due every {duration(ext.check_interval)}")
+        items.append(f"check due every {count(ext.check_interval // _DAY, 'day')}")
     return [
         *items,
         f"{ext.free_inodes} of {count(ext.inode_count, 'inode')} free",

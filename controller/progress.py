@@ -44,9 +44,13 @@ class _Task:
     total: int | None = None
     first: int = field(default=0)
 
+    def words(self) -> str:
+        """What is done, and on what."""
+        return shown(f"{self.operation} {self.detail}".strip())
+
     def line(self, now: float) -> str:
         """The operation in words, with rate and time left where they are known."""
-        parts = [shown(" ".join(filter(None, (self.operation, self.detail))))]
+        parts = [self.words()]
         if self.done is not None and self.total:
             share = min(100, max(0, 100 * self.done // self.total))
             parts.append(f"{share}% of {self._amount(self.total)}")
@@ -150,7 +154,7 @@ class Progress:
         task.detail, task.done, task.total = detail, done, total
         self._task = task
         if is_new and self._live is None:
-            self._print(task.line(self._clock()))
+            self._print(task.words())
 
     def note(self, text: str) -> None:
         """Say something that stays to be read; names in it are already escaped."""

@@ -102,6 +102,7 @@ def render(  # noqa: PLR0913 - the report's switches
         *_findings(inspection.findings, page),
         *_summary(inspection, page),
         *_closing(evidence_line, notice, page),
+        *(_versions(inspection, page) if verbose else []),
     ]
     file.write(_styled(lines, colour=_takes_colours(file) if colour is None else colour))
 
@@ -174,7 +175,7 @@ def _table(branches: list[Branch], around: Surroundings, page: Page) -> list[Lin
     lines = [_row([column.name for column in COLUMNS], chosen, page, "dim")] if rows else []
     for branch, row in zip(branches, rows, strict=True):
         lines.append(_row([value or "-" for value in row], chosen, page, _style(branch.layer)))
-        moved = [f"{COLUMNS[each].name.lower()} {row[each]}" for each in chosen.moved if row[each]]
+        moved = [f"{COLUMNS[each].caption} {row[each]}" for each in chosen.moved if row[each]]
         notes = notes_of(branch.layer, around, page.show, verbose=page.verbose)
         before = branch.below(page.guides) + "  "
         lines += _below(before, [Note(moved), *notes], page)
@@ -228,7 +229,7 @@ def _summary(inspection: Inspection, page: Page) -> list[Line]:
             "Complete: nothing was left out, and nothing was found wrong.", page, "green"
         )
     parts = [
-        f"{count(number, severity.value)}"
+        count(number, severity.value)
         for severity in (Severity.ERROR, Severity.WARNING)
         if (number := sum(finding.severity is severity for finding in inspection.findings))
     ]
@@ -246,6 +247,17 @@ def _closing(evidence_line: str, notice: str, page: Page) -> list[Line]:
         for text in (evidence_line, notice)
         for each in text.splitlines()
         for line in _wrapped(page.show_own(each), page, "")
+    ]
+
+
+def _versions(inspection: Inspection, page: Page) -> list[Line]:
+    tools = [f"{page.show(name)} {page.show(each)}" for name, each in inspection.tools.items()]
+    timings = [f"{page.show(name)} {each:.3f} s" for name, each in inspection.timings.items()]
+    return [
+        [(text, "dim")]
+        for title, items in (("tools: ", tools), ("timings: ", timings))
+        if items
+        for text in pack([title + items[0], *items[1:]], ", ", page.width)
     ]
 
 

@@ -1,0 +1,307 @@
+"""The report for people: its text as a whole, and what must never be in it.
+
+FORENSIC_REGENERATE=1 writes the texts in tests/golden/report anew; look at the difference.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from appliance.layer import (
+    Content,
+    ExtState,
+    Finding,
+    GroupFacts,
+    Kind,
+    Layer,
+    PartitionEntry,
+    Severity,
+    Status,
+    Table,
+    VolumeFacts,
+)
+from controller.columns import cells
+from controller.report import render
+from controller.results import SCHEMA, Evidence, EvidenceFile, Inspection
+from tests.unit.controller.inspections import (
+    HOSTILE,
+    SAMPLES,
+    disk,
+    ext4,
+    inspection,
+    many,
+    office,
+    two_disks,
+)
+
+GOLDEN = Path(__file__).parents[2] / "golden/report"
+UNCHANGED = "evidence unchanged: 1 file (size, mtime, ctime, inode)"
+NOTICE = "the processor was emulated: the cell, not the hypervisor, is the boundary"
+STYLE = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class Stream(io.StringIO):
+    def __init__(self, *, terminal: bool = False, encoding: str = "utf-8") -> None:
+        super().__init__()
+        self._terminal = terminal
+        self._encoding = encoding
+
+    @property
+    def encoding(self) -> str:
+        return self._encoding
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+def printed(result: Inspection, stream: Stream | None = None, *, colour=None, verbose=False) -> str:
+    stream = stream or Stream()
+    render(
+        result,
+        file=stream,
+        colour=colour,
+        verbose=verbose,
+        evidence_line=UNCHANGED,
+        notice=NOTICE,
+    )
+    return stream.getvalue()
+
+
+FORMS = {
+    "pipe": (Stream, False),
+    "verbose": (Stream, True),
+    "80": (lambda: Stream(terminal=True), False),
+    "ascii": (lambda: Stream(encoding="ascii"), False),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", SAMPLES)
+def test_golden(name: str, form: str) -> None:
+    make_stream, verbose = FORMS[form]
+    text = printed(SAMPLES[name](), make_stream(), colour=False, verbose=verbose)
+    golden = GOLDEN / f"{name}.{form}.txt"
+    if os.environ.get("FORENSIC_REGENERATE"):
+        golden.parent.mkdir(parents=True, exist_ok=True)
+        golden.write_text(text)
+    assert text == golden.read_text()
+
+
+@pytest.mark.parametrize("name", ["office", "two_disks", "damaged", "many"])
+@pytest.mark.parametrize("verbose", [False, True])
+def test_a_wide_terminal_shows_what_a_pipe_gets(
+    name: str, verbose: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "2000")
+    coloured = printed(SAMPLES[name](), Stream(terminal=True), verbose=verbose)
+    piped = printed(SAMPLES[name](), verbose=verbose)
+    assert "\x1b[" in coloured
+    assert "\x1b" not in piped
+    assert STYLE.sub("", coloured) == piped
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_colours_change_nothing_else(name: str) -> None:
+    coloured = printed(SAMPLES[name](), Stream(terminal=True))
+    assert STYLE.sub("", coloured) == printed(SAMPLES[name](), Stream(terminal=True), colour=False)
+
+
+@pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_no_colours_where_they_are_not_wanted(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert "\x1b" not in printed(office(), Stream(terminal=True))
+
+
+def test_colours_can_be_asked_for() -> None:
+    assert "\x1b[" in printed(office(), colour=True)
+
+
+@pytest.mark.parametrize("columns", [60, 72, 80, 100, 120, 160])
+@pytest.mark.parametrize("name", SAMPLES)
+def test_lines_fit_the_terminal(name: str, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for verbose in (False, True):
+        text = printed(SAMPLES[name](), Stream(terminal=True), colour=False, verbose=verbose)
+        assert max(cells(line) for line in text.splitlines()) <= columns
+
+
+@pytest.mark.parametrize("columns", [20, 60, 80, 100, 120, 160])
+def test_a_narrow_terminal_leaves_nothing_out(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    text = printed(two_disks(), Stream(terminal=True), colour=False)
+    # A long word may be broken where a line is too short for it.
+    text = re.sub(r"[\s│├└─]", "", text)
+    for word in ("2048-4194303", "1048576", "WzG8bW-wG1n-6VlH-J1dV-uYxT-N0Vq-Rk2Lx3", "data/srv"):
+        assert word in text
+
+
+def test_a_long_name_is_cut_only_on_a_terminal() -> None:
+    layer = Layer("disk0/p1", Kind.PARTITION, ["disk0"], 0, 512, Status.MAPPED)
+    content = Content("ext4", label="begin" + "x" * 500 + "end")
+    named = Layer("disk0/p2", Kind.PARTITION, ["disk0"], 512, 512, Status.MAPPED, content)
+    result = inspection([disk(1024), layer, named])
+    assert content.label in printed(result)
+    cut = printed(result, Stream(terminal=True), colour=False)
+    assert re.search(r"beginx+…x+end", cut)
+
+
+def test_a_group_is_drawn_once_with_its_other_parents_named() -> None:
+    text = printed(two_disks())
+    assert len(re.findall(r"─ data +volume group", text)) == 1
+    assert "also on disk1/p1" in text
+    assert "part of data, shown under disk0/p1" in text
+
+
+def test_every_layer_is_in_the_report() -> None:
+    addresses = {layer.address for layer in many().layers}
+    assert addresses <= set(printed(many()).split())
+
+
+def test_what_the_encoding_lacks_is_escaped() -> None:
+    layer = Layer("disk0", Kind.DISK, [], None, 1, Status.MAPPED, Content("ext4", label="Büro 文"))
+    text = printed(inspection([layer]), Stream(encoding="latin-1"))
+    assert r"Büro \u{6587}" in text
+    text.encode("latin-1")
+
+
+def test_ascii_only() -> None:
+    for make in SAMPLES.values():
+        printed(make(), Stream(encoding="ascii", terminal=True), colour=False).encode("ascii")
+
+
+def test_own_lines_are_not_escaped_twice() -> None:
+    stream = Stream()
+    render(office(), file=stream, evidence_line="a\\x1b changed\nb\x1b", notice="")
+    assert stream.getvalue().endswith("\na\\x1b changed\nb\\x1b\n")
+
+
+def test_parents_in_a_circle_are_still_shown() -> None:
+    layers = [
+        Layer("a", Kind.PARTITION, ["b"], 0, 1, Status.MAPPED),
+        Layer("b", Kind.PARTITION, ["a"], 0, 1, Status.MAPPED),
+        Layer("c", Kind.PARTITION, ["nowhere"], 0, 1, Status.MAPPED),
+        Layer("d", Kind.PARTITION, ["d"], 0, 1, Status.MAPPED),
+    ]
+    text = printed(inspection(layers))
+    assert "Other layers" in text
+    assert {"a", "b", "c", "d"} <= set(text.split())
+
+
+def test_a_chain_of_4096_layers() -> None:
+    layers = [disk(1 << 30)]
+    layers += [
+        Layer(f"x{n}", Kind.PARTITION, [layers[-1].address if n == 0 else f"x{n - 1}"], 0, 1,
+              Status.MAPPED)
+        for n in range(4095)
+    ]  # fmt: skip
+    text = printed(inspection(layers))
+    assert "x4094 " in text
+    assert max(map(len, text.splitlines())) < 200
+
+
+def allowed(character: str) -> bool:
+    """What a terminal only draws, one cell after the other."""
+    return unicodedata.category(character) not in {
+        "Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp",
+    } and (character == " " or unicodedata.category(character) != "Zs")  # fmt: skip
+
+
+TEXT = st.one_of(
+    st.text(st.characters(), max_size=40),
+    st.sampled_from([HOSTILE, "[red]", "[/]", "[link=http://x]y", ":smile:", "-", " ", "", "\\"]),
+)
+OPTIONAL = st.none() | TEXT
+SIZE = st.integers(0, 2**63 - 1)
+MAYBE_SIZE = st.none() | SIZE
+NUMBER = st.integers(-(2**70), 2**70)
+WORDS = st.lists(TEXT, max_size=4)
+EXT = st.builds(
+    ExtState, TEXT, TEXT, NUMBER, NUMBER, st.none() | NUMBER, st.none() | NUMBER,
+    st.none() | NUMBER, st.none() | NUMBER, NUMBER, TEXT, WORDS, NUMBER, NUMBER, NUMBER, NUMBER,
+    NUMBER, NUMBER,
+)  # fmt: skip
+CONTENT = st.builds(
+    Content, TEXT, OPTIONAL, OPTIONAL, OPTIONAL, OPTIONAL, OPTIONAL, MAYBE_SIZE, MAYBE_SIZE,
+    MAYBE_SIZE, MAYBE_SIZE, st.none() | EXT,
+)  # fmt: skip
+LAYER = st.builds(
+    Layer,
+    TEXT | st.sampled_from(["disk0", "disk1"]),
+    st.sampled_from(Kind),
+    WORDS,
+    MAYBE_SIZE,
+    SIZE,
+    st.sampled_from(Status),
+    st.none() | CONTENT,
+    st.none() | st.builds(Table, TEXT, OPTIONAL, SIZE),
+    st.none()
+    | st.builds(
+        PartitionEntry, SIZE, TEXT, OPTIONAL, OPTIONAL, OPTIONAL, st.booleans(), st.booleans(),
+        st.booleans(),
+    ),
+    st.none() | st.builds(GroupFacts, TEXT, TEXT, SIZE, SIZE, SIZE, SIZE),
+    st.none() | st.builds(VolumeFacts, TEXT, TEXT, WORDS, WORDS, OPTIONAL, OPTIONAL),
+)  # fmt: skip
+INSPECTION = st.builds(
+    Inspection,
+    st.just(SCHEMA),
+    st.lists(
+        st.builds(
+            Evidence, TEXT, TEXT, SIZE, st.lists(st.builds(EvidenceFile, TEXT, SIZE), max_size=2)
+        ),
+        max_size=2,
+    ),
+    st.lists(LAYER, max_size=5),
+    st.lists(st.builds(Finding, st.sampled_from(Severity), OPTIONAL, TEXT, TEXT), max_size=4),
+    st.booleans(),
+    st.sampled_from(["kvm", "cell"]),
+    st.dictionaries(TEXT, TEXT, max_size=2),
+    st.dictionaries(TEXT, st.floats(0, 1e6), max_size=2),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(INSPECTION, st.booleans(), st.booleans(), st.sampled_from(["utf-8", "ascii", "latin-1"]))
+def test_nothing_in_the_report_acts_on_the_terminal(
+    result: Inspection, terminal: bool, verbose: bool, encoding: str
+) -> None:
+    stream = Stream(terminal=terminal, encoding=encoding)
+    text = printed(result, stream, colour=False, verbose=verbose)
+    bad = {character for character in text if character != "\n" and not allowed(character)}
+    assert not bad
+    text.encode(encoding)
+    coloured = printed(
+        result, Stream(terminal=terminal, encoding=encoding), colour=True, verbose=verbose
+    )
+    assert STYLE.sub("", coloured) == text
+
+
+@settings(max_examples=100, deadline=None)
+@given(TEXT)
+def test_a_name_never_makes_a_line(name: str) -> None:
+    layer = Layer("disk0", Kind.DISK, [], None, 1 << 30, Status.MAPPED, ext4(1 << 30, name, 4096))
+    reference = Layer(
+        "disk0", Kind.DISK, [], None, 1 << 30, Status.MAPPED, ext4(1 << 30, "x", 4096)
+    )
+    lines = printed(inspection([layer])).splitlines()
+    assert len(lines) == len(printed(inspection([reference])).splitlines())
+    assert len(printed(inspection([layer])).split("\n")) == len(lines) + 1
