@@ -15,7 +15,7 @@ import msgspec
 
 from controller import state
 from controller.domain_xml import Accelerator
-from controller.errors import EnvironmentFailed, GuestFailed
+from controller.errors import CellFailed, EnvironmentFailed, GuestFailed
 from controller.kvm import KVM, obstacle
 from controller.store import Store
 
@@ -95,6 +95,8 @@ def try_once(store: Store, prove: Callable[[], object]) -> Verdict:
     """Have `prove` boot a guest with KVM, and remember how that went."""
     try:
         prove()
+    except CellFailed:
+        raise  # that is no verdict on KVM
     except (GuestFailed, EnvironmentFailed) as error:
         first_line = error.message.splitlines()[0]
         return remember(store, usable=False, reason=f"no guest boots with it: {first_line}")

@@ -123,7 +123,6 @@ def _bubblewrap(binds: Binds) -> list[str]:
     for target, source in code.items():
         options += ["--ro-bind", str(source), target]
     options += ["--perms", "1777", "--size", str(_RUN_BYTES), "--tmpfs", str(RUN)]
-    options += ["--symlink", str(RUN), "/tmp"]  # noqa: S108 - the cell's own, private one
     for target, source in binds.read_only.items():
         options += ["--ro-bind", str(source), target]
     for target, source in binds.writable.items():
@@ -179,6 +178,7 @@ def _environment() -> dict[str, str]:
         "PATH": "/usr/sbin:/usr/bin",
         "LANG": "C.UTF-8",
         "HOME": str(RUN),
+        "TMPDIR": str(RUN),
         "XDG_RUNTIME_DIR": str(RUN),
         "XDG_CACHE_HOME": str(RUN / "cache"),
         "XDG_CONFIG_HOME": str(RUN / "config"),

@@ -61,6 +61,10 @@ class ApplianceInvalid(EnvironmentFailed):
     """An artifact or saved state of the appliance is missing or not what was built."""
 
 
+class CellFailed(EnvironmentFailed):
+    """The sandbox or the core in it did not start, or died; says nothing about guests."""
+
+
 class GuestFailed(ForensicError):
     """The guest did not come up, died, or stopped answering."""
 
@@ -82,6 +86,7 @@ BY_NAME: dict[str, type[ForensicError]] = {
         EvidenceRefused,
         EnvironmentFailed,
         ApplianceInvalid,
+        CellFailed,
         GuestFailed,
         GuestHostile,
         EvidenceChanged,

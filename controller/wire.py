@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from appliance.layer import Finding, Layer
-from controller.errors import BY_NAME, EnvironmentFailed, ForensicError
+from controller.errors import BY_NAME, CellFailed, EnvironmentFailed, ForensicError
 from images.detect import Format
 from images.evidence import EvidenceFile
 from images.image import Details, Image
@@ -173,7 +173,7 @@ class Link:
     def call(self, order: Order, watch: Callable[[Step], None], *, seconds: float) -> Done:
         """Send an order and wait for its last answer, showing `watch` the steps.
 
-        Raises what the core raised, or EnvironmentFailed where the core is gone or silent.
+        Raises what the core raised, or CellFailed where the core is gone or silent.
         """
         # The core keeps the deadline; this one is for a core that cannot.
         self._connection.settimeout(seconds + 15)
@@ -182,7 +182,7 @@ class Link:
             while True:
                 data = self._receive()
                 if data is None:
-                    raise EnvironmentFailed(_died(self._last_words()))
+                    raise CellFailed(_died(self._last_words()))
                 event: Event = msgspec.msgpack.decode(data, type=Event)
                 match event:
                     case Step():
@@ -192,10 +192,10 @@ class Link:
                     case Done():
                         return event
         except TimeoutError:
-            raise EnvironmentFailed(f"the cell did not answer in {seconds:.0f} seconds") from None
+            raise CellFailed(f"the cell did not answer in {seconds:.0f} seconds") from None
         except (OSError, msgspec.MsgspecError) as error:
             words = self._last_words()
-            raise EnvironmentFailed(f"{_died(words)} ({error})") from error
+            raise CellFailed(f"{_died(words)} ({error})") from error
 
     def _receive(self) -> bytes | None:
         head = self._exactly(4)
@@ -203,7 +203,7 @@ class Link:
             return None
         length = int.from_bytes(head, "big")
         if length > MAX_MESSAGE:
-            raise EnvironmentFailed("the cell sent a message above the limit")
+            raise CellFailed("the cell sent a message above the limit")
         return self._exactly(length)
 
     def _exactly(self, length: int) -> bytes | None:
