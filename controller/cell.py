@@ -118,7 +118,8 @@ def _bubblewrap(binds: Binds) -> list[str]:
     else:
         options += ["--unshare-user", "--uid", str(os.geteuid()), "--gid", str(os.getegid())]
     code = {str(folder): folder for folder in _code_folders()}
-    options += _folders([*code, *binds.read_only, *binds.writable, "/etc/passwd"])
+    # bwrap, started in here once more for the exporters, wants an empty /tmp to begin from.
+    options += _folders([*code, *binds.read_only, *binds.writable, "/etc/x", "/tmp/x"])  # noqa: S108
     options += _system()
     for target, source in code.items():
         options += ["--ro-bind", str(source), target]

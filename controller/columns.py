@@ -58,15 +58,16 @@ def pack(items: Sequence[str], separator: str, width: int | None) -> list[str]:
     if width is None:
         return [separator.join(items)] if items else []
     width = max(width, 8)
+    end = separator.rstrip()
     lines: list[str] = []
     for item in items:
         joined = lines[-1] + separator + item if lines else item
-        if lines and cells(joined) <= width:
+        if lines and cells(joined + end) <= width:
             lines[-1] = joined
             continue
         if lines:
-            lines[-1] += separator.rstrip()
-        lines.extend(_broken(item, width))
+            lines[-1] += end
+        lines.extend(_broken(item, width - len(end)))
     return lines
 
 

@@ -60,3 +60,8 @@ class Metered:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
+
+    @property
+    def _closed(self) -> bool:
+        """What paramiko.Transport.stop_thread asks of a socket."""
+        return self._socket.fileno() < 0

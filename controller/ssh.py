@@ -48,7 +48,7 @@ def order_warm(path: Path, *, seconds: float) -> None:
         untrusted_answer = _exchange(port, b'{"op": "warm"}\n', seconds)
     try:
         msgspec.json.decode(untrusted_answer, type=Mapped)
-    except msgspec.ValidationError:
+    except msgspec.MsgspecError:
         raise GuestFailed(
             f"the guest could not prepare itself: {_reason(untrusted_answer)}"
         ) from None

@@ -15,24 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance.layer import (
-    Content,
-    ExtState,
-    Finding,
-    GroupFacts,
-    Kind,
-    Layer,
-    PartitionEntry,
-    Severity,
-    Status,
-    Table,
-    VolumeFacts,
-)
+from appliance.layer import Content, Kind, Layer, Status
 from controller.columns import cells
 from controller.report import render
-from controller.results import SCHEMA, Evidence, EvidenceFile, Inspection
+from controller.results import Inspection
+from tests.unit.controller.generated import TEXT, inspections
 from tests.unit.controller.inspections import (
-    HOSTILE,
     SAMPLES,
     disk,
     ext4,
@@ -225,62 +213,10 @@ def allowed(character: str) -> bool:
     } and (character == " " or unicodedata.category(character) != "Zs")  # fmt: skip
 
 
-TEXT = st.one_of(
-    st.text(st.characters(), max_size=40),
-    st.sampled_from([HOSTILE, "[red]", "[/]", "[link=http://x]y", ":smile:", "-", " ", "", "\\"]),
-)
-OPTIONAL = st.none() | TEXT
-SIZE = st.integers(0, 2**63 - 1)
-MAYBE_SIZE = st.none() | SIZE
-NUMBER = st.integers(-(2**70), 2**70)
-WORDS = st.lists(TEXT, max_size=4)
-EXT = st.builds(
-    ExtState, TEXT, TEXT, NUMBER, NUMBER, st.none() | NUMBER, st.none() | NUMBER,
-    st.none() | NUMBER, st.none() | NUMBER, NUMBER, TEXT, WORDS, NUMBER, NUMBER, NUMBER, NUMBER,
-    NUMBER, NUMBER,
-)  # fmt: skip
-CONTENT = st.builds(
-    Content, TEXT, OPTIONAL, OPTIONAL, OPTIONAL, OPTIONAL, OPTIONAL, MAYBE_SIZE, MAYBE_SIZE,
-    MAYBE_SIZE, MAYBE_SIZE, st.none() | EXT,
-)  # fmt: skip
-LAYER = st.builds(
-    Layer,
-    TEXT | st.sampled_from(["disk0", "disk1"]),
-    st.sampled_from(Kind),
-    WORDS,
-    MAYBE_SIZE,
-    SIZE,
-    st.sampled_from(Status),
-    st.none() | CONTENT,
-    st.none() | st.builds(Table, TEXT, OPTIONAL, SIZE),
-    st.none()
-    | st.builds(
-        PartitionEntry, SIZE, TEXT, OPTIONAL, OPTIONAL, OPTIONAL, st.booleans(), st.booleans(),
-        st.booleans(),
-    ),
-    st.none() | st.builds(GroupFacts, TEXT, TEXT, SIZE, SIZE, SIZE, SIZE),
-    st.none() | st.builds(VolumeFacts, TEXT, TEXT, WORDS, WORDS, OPTIONAL, OPTIONAL),
-)  # fmt: skip
-INSPECTION = st.builds(
-    Inspection,
-    st.just(SCHEMA),
-    st.lists(
-        st.builds(
-            Evidence, TEXT, TEXT, SIZE, st.lists(st.builds(EvidenceFile, TEXT, SIZE), max_size=2)
-        ),
-        max_size=2,
-    ),
-    st.lists(LAYER, max_size=5),
-    st.lists(st.builds(Finding, st.sampled_from(Severity), OPTIONAL, TEXT, TEXT), max_size=4),
-    st.booleans(),
-    st.sampled_from(["kvm", "cell"]),
-    st.dictionaries(TEXT, TEXT, max_size=2),
-    st.dictionaries(TEXT, st.floats(0, 1e6), max_size=2),
-)
-
-
 @settings(max_examples=150, deadline=None)
-@given(INSPECTION, st.booleans(), st.booleans(), st.sampled_from(["utf-8", "ascii", "latin-1"]))
+@given(
+    inspections(TEXT), st.booleans(), st.booleans(), st.sampled_from(["utf-8", "ascii", "latin-1"])
+)
 def test_nothing_in_the_report_acts_on_the_terminal(
     result: Inspection, terminal: bool, verbose: bool, encoding: str
 ) -> None:

@@ -1,0 +1,99 @@
+"""Results made by hypothesis: whatever the types allow."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from appliance.layer import (
+    Content,
+    ExtState,
+    Finding,
+    GroupFacts,
+    Kind,
+    Layer,
+    PartitionEntry,
+    Severity,
+    Status,
+    Table,
+    VolumeFacts,
+)
+from controller.results import SCHEMA, Evidence, EvidenceFile, Inspection
+from tests.unit.controller.inspections import HOSTILE
+
+MARKUP = st.sampled_from([HOSTILE[:-1], "[red]", "[/]", "[link=http://x]y", ":smile:", "-", "\\"])
+TEXT = st.text(st.characters(), max_size=40) | MARKUP
+ENCODABLE = st.text(st.characters(exclude_categories=["Cs"]), max_size=40) | MARKUP
+"""What can stand in JSON; a lone surrogate cannot."""
+
+SIZE = st.integers(0, 2**63 - 1)
+MAYBE_SIZE = st.none() | SIZE
+NUMBER = st.integers(-(2**63), 2**64 - 1)
+MAYBE_NUMBER = st.none() | NUMBER
+FLAG = st.booleans()
+
+
+def ext_states(text: st.SearchStrategy[str]) -> st.SearchStrategy[ExtState]:
+    return st.builds(
+        ExtState,
+        state=text,
+        errors_behavior=text,
+        mount_count=NUMBER,
+        maximum_mount_count=NUMBER,
+        created=MAYBE_NUMBER,
+        last_mounted=MAYBE_NUMBER,
+        last_written=MAYBE_NUMBER,
+        last_checked=MAYBE_NUMBER,
+        check_interval=NUMBER,
+        last_mounted_on=text,
+        features=st.lists(text, max_size=4),
+        block_count=NUMBER,
+        free_blocks=NUMBER,
+        inode_count=NUMBER,
+        free_inodes=NUMBER,
+        inode_size=NUMBER,
+        error_count=NUMBER,
+    )
+
+
+def contents(text: st.SearchStrategy[str]) -> st.SearchStrategy[Content]:
+    maybe = st.none() | text
+    return st.builds(
+        Content, text, maybe, maybe, maybe, maybe, maybe, MAYBE_SIZE, MAYBE_SIZE, MAYBE_SIZE,
+        MAYBE_SIZE, st.none() | ext_states(text),
+    )  # fmt: skip
+
+
+def layers(text: st.SearchStrategy[str]) -> st.SearchStrategy[Layer]:
+    maybe, words = st.none() | text, st.lists(text, max_size=4)
+    return st.builds(
+        Layer,
+        address=text | st.sampled_from(["disk0", "disk1"]),
+        kind=st.sampled_from(Kind),
+        parents=words,
+        offset=MAYBE_SIZE,
+        size=SIZE,
+        status=st.sampled_from(Status),
+        content=st.none() | contents(text),
+        table=st.none() | st.builds(Table, text, maybe, SIZE),
+        partition=st.none()
+        | st.builds(PartitionEntry, SIZE, text, maybe, maybe, maybe, FLAG, FLAG, FLAG),
+        group=st.none() | st.builds(GroupFacts, text, text, SIZE, SIZE, SIZE, SIZE),
+        volume=st.none() | st.builds(VolumeFacts, text, text, words, words, maybe, maybe),
+    )
+
+
+def inspections(text: st.SearchStrategy[str]) -> st.SearchStrategy[Inspection]:
+    files = st.lists(st.builds(EvidenceFile, text, SIZE), max_size=2)
+    return st.builds(
+        Inspection,
+        schema=st.just(SCHEMA),
+        evidence=st.lists(st.builds(Evidence, text, text, SIZE, files), max_size=2),
+        layers=st.lists(layers(text), max_size=5),
+        findings=st.lists(
+            st.builds(Finding, st.sampled_from(Severity), st.none() | text, text, text), max_size=4
+        ),
+        complete=FLAG,
+        boundary=st.sampled_from(["kvm", "cell"]),
+        tools=st.dictionaries(text, text, max_size=2),
+        timings=st.dictionaries(text, st.floats(0, 1e6), max_size=2),
+    )
