@@ -82,10 +82,12 @@ class Case:
             self._cell.close()
             changes = self.changes()
         if changes and kind is None:
-            raise EvidenceChanged(
+            error = EvidenceChanged(
                 "the evidence changed during the run:\n" + "\n".join(changes),
                 hint="find out what else writes to these files, and treat the result as void",
             )
+            error.changes = changes
+            raise error
 
     @property
     def fallback(self) -> str:

@@ -12,6 +12,7 @@ ForensicError
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import ClassVar
 
@@ -74,9 +75,10 @@ class GuestHostile(GuestFailed):
 
 
 class EvidenceChanged(ForensicError):
-    """A file of the evidence is not what it was at the start."""
+    """A file of the evidence is not what it was at the start; `changes` has a line for each."""
 
     exit_code = ExitCode.CHANGED
+    changes: Sequence[str] = ()
 
 
 BY_NAME: dict[str, type[ForensicError]] = {

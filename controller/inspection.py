@@ -9,7 +9,7 @@ from typing import get_args
 
 import msgspec
 
-from appliance.layer import Finding, Severity
+from appliance.layer import MAX_TEXT, Finding, Severity
 from controller import logbook
 from controller.accelerator import Choice
 from controller.case import Case
@@ -85,8 +85,11 @@ def _settings(order: Inspecting) -> Settings:
 
 def _void(result: Inspection, error: EvidenceChanged) -> Inspection:
     """The result, marked as made from evidence that did not stay the same."""
-    finding = Finding(Severity.ERROR, None, "evidence-changed", error.message)
-    return msgspec.structs.replace(result, findings=[*result.findings, finding], complete=False)
+    findings = [
+        Finding(Severity.ERROR, None, "evidence-changed", change[:MAX_TEXT])
+        for change in error.changes
+    ]
+    return msgspec.structs.replace(result, findings=[*result.findings, *findings], complete=False)
 
 
 def _print(
@@ -106,7 +109,7 @@ def _print(
         file=sys.stdout,
         verbose=order.verbose,
         evidence_line="EVIDENCE CHANGED DURING THE RUN" if changed else unchanged,
-        notice="" if order.quiet else _notice(case),
+        notice=_notice(case),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
+import logging
 import os
 import socket
 import time
@@ -38,13 +39,16 @@ from controller.errors import GuestFailed, GuestHostile
 from controller.metered import Metered
 from images.quoting import shown
 
+# What paramiko logs is the guest's to choose; without a handler Python would print it.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+
 _HANDSHAKE_BYTES = 64 * 1024
 _ENTROPY_BYTES = 64
 
 
 def order_warm(path: Path, *, seconds: float) -> None:
     """Have a freshly booted guest prepare itself for being saved. Raises GuestFailed."""
-    with connect(path, timeout=10.0) as port:
+    with _connect(path, 10.0) as port:
         untrusted_answer = _exchange(port, b'{"op": "warm"}\n', seconds)
     try:
         msgspec.json.decode(untrusted_answer, type=Mapped)
@@ -73,7 +77,7 @@ def session(
     """
     deadline = time.monotonic() + seconds
     key = _make_key()
-    with connect(path, timeout=seconds) as port:
+    with _connect(path, seconds) as port:
         host_key = _provision(port, key, deadline, note)
         meter = Metered(port)
         meter.allow(_HANDSHAKE_BYTES, deadline - time.monotonic())
@@ -85,6 +89,14 @@ def session(
             # Closed below paramiko: an orderly end would wait for a guest that may not answer.
             meter.close()
             transport.stop_thread()
+            transport.packetizer.complete_handshake()  # ends a timer that nobody else ends
+
+
+def _connect(path: Path, seconds: float) -> socket.socket:
+    try:
+        return connect(path, timeout=seconds)
+    except OSError as error:
+        raise GuestFailed(f"the guest's port cannot be reached: {error.strerror}") from error
 
 
 def _make_key() -> paramiko.Ed25519Key:
@@ -175,5 +187,8 @@ def _open(
             ("127.0.0.1", 0),
             timeout=max(0.001, deadline - time.monotonic()),
         )
-    except (paramiko.SSHException, EOFError, OSError) as error:
-        raise GuestFailed(f"no SSH session with the guest: {meter.broken or error}") from error
+    except GuestFailed:
+        raise
+    except Exception as error:  # paramiko hands on whatever its parser ran into
+        reason = meter.broken or shown(str(error)[:200]) or type(error).__name__
+        raise GuestFailed(f"no SSH session with the guest: {reason}") from error

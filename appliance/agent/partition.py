@@ -117,12 +117,30 @@ def _volume(disk: Volume, address: str, entry: Entry, facts: PartitionEntry) -> 
 
 
 def _container(disk: Volume, address: str, entry: Entry, facts: PartitionEntry) -> Layer:
-    # libblkid gives an extended partition the size of its boot record; the table knows better,
-    # but only its start matters here: what it spans is in its logical partitions and gaps.
     return Layer(
-        address, Kind.PARTITION, [disk.address], entry.start, entry.size, Status.MAPPED,
+        address,
+        Kind.PARTITION,
+        [disk.address],
+        entry.start,
+        _extended_size(disk, entry),
+        Status.MAPPED,
         partition=facts,
-    )  # fmt: skip
+    )
+
+
+def _extended_size(disk: Volume, entry: Entry) -> int:
+    """What the table says; libblkid gives an extended partition the size of its boot record.
+
+    MBR: four rows of 16 bytes at 446, start and length in sectors at 8 and 12 of each.
+    """
+    try:
+        untrusted_row = disk.read(446 + 16 * (entry.number - 1), 16)
+    except OSError:
+        return entry.size
+    if not 1 <= entry.number <= 4 or len(untrusted_row) < 16:
+        return entry.size
+    sectors = int.from_bytes(untrusted_row[12:16], "little")
+    return min(sectors * disk.device.sector_size, disk.size - min(entry.start, disk.size))
 
 
 def _outside(disk: Volume, address: str, entry: Entry, facts: PartitionEntry) -> Layer:

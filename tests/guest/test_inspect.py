@@ -76,8 +76,7 @@ def _check_addresses(layout: Layout, layers: dict[str, Any]) -> None:
 
 def _compare(expected: Expected, layer: dict[str, Any]) -> None:
     assert layer["kind"] == expected.kind
-    if not expected.extended:
-        assert layer["size"] == (expected.size if expected.present is None else expected.present)
+    assert layer["size"] == (expected.size if expected.present is None else expected.present)
     if expected.offset is not None:
         assert layer["offset"] == expected.offset
     content = layer["content"]

@@ -132,7 +132,7 @@ def test_later_fields_are_allowed_where_they_will_come() -> None:
 
 
 def test_the_example_of_the_page_is_true() -> None:
-    example = re.search(r"```json\n(.*?)```", PAGE, re.S)
+    example = re.search(r"```json\n(.*?)```", PAGE, re.DOTALL)
     assert example
     document = json.loads(example[1])
     VALIDATOR.validate(document)
@@ -140,7 +140,7 @@ def test_the_example_of_the_page_is_true() -> None:
     chosen = {each["address"] for each in document["layers"]}
     whole["layers"] = [each for each in whole["layers"] if each["address"] in chosen]
     assert document == whole
-    report = re.search(r"```text\n(.*?)```", PAGE, re.S)
+    report = re.search(r"```text\n(.*?)```", PAGE, re.DOTALL)
     assert report
     assert report[1] == (GOLDEN / "office.pipe.txt").read_text()
 
@@ -162,6 +162,6 @@ def codes_in(path: Path) -> Iterator[str]:
 def test_every_finding_code_is_explained() -> None:
     sources = [*(ROOT / "appliance/agent").rglob("*.py"), *(ROOT / "controller").glob("*.py")]
     codes = {code for path in sources for code in codes_in(path)}
-    explained = set(re.findall(r"^\| `([a-z-]+)` \| (?:info|warning|error) \|", PAGE, re.M))
+    explained = set(re.findall(r"^\| `([a-z-]+)` \| (?:info|warning|error) \|", PAGE, re.MULTILINE))
     assert len(codes) > 20
     assert codes == explained
