@@ -116,7 +116,7 @@ class AgentClient:
             raise GuestFailed(f"the guest did not answer within {seconds:.0f} seconds") from None
         except ProtocolError as error:
             raise GuestHostile(f"the agent broke the protocol: {error}") from None
-        except OSError as error:
+        except (OSError, EOFError, paramiko.SSHException) as error:
             raise GuestFailed(f"the connection to the guest broke: {error}") from None
 
     def _ended(self) -> str:

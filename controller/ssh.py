@@ -175,11 +175,7 @@ def _open(
 ) -> paramiko.Channel:
     try:
         transport.start_client(timeout=deadline - time.monotonic())
-        # start_client can return without an exchange of keys (measured, security.md F4).
-        if not transport.is_active() or not transport.initial_kex_done:
-            raise GuestFailed("the guest did not finish the SSH key exchange")
-        if transport.get_remote_server_key().asbytes() != host_key:
-            raise GuestHostile("the guest's SSH host key is not the one that it announced")
+        _check_peer(transport, host_key)
         transport.auth_publickey("root", key)
         return transport.open_channel(
             "direct-tcpip",
@@ -192,3 +188,11 @@ def _open(
     except Exception as error:  # paramiko hands on whatever its parser ran into
         reason = meter.broken or shown(str(error)[:200]) or type(error).__name__
         raise GuestFailed(f"no SSH session with the guest: {reason}") from error
+
+
+def _check_peer(transport: paramiko.Transport, host_key: bytes) -> None:
+    # start_client can return without an exchange of keys (measured, security.md F4).
+    if not transport.is_active() or not transport.initial_kex_done:
+        raise GuestFailed("the guest did not finish the SSH key exchange")
+    if transport.get_remote_server_key().asbytes() != host_key:
+        raise GuestHostile("the guest's SSH host key is not the one that it announced")

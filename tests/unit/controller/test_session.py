@@ -11,6 +11,7 @@ import json
 import resource
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -40,6 +41,7 @@ from controller import ssh
 from controller.agent_client import AgentClient
 from controller.errors import GuestFailed, GuestHostile
 from controller.metered import Metered
+from tests.builders.command import execute
 
 MIB = 1 << 20
 LIMIT = 2.0
@@ -205,8 +207,8 @@ def run_server(
 
 
 def reply_to_ping(_transport: paramiko.Transport, channel: paramiko.Channel) -> None:
-    assert read_frame(channel.recv) is not None
-    channel.sendall(encode_reply(Mapped({"kernel": "6.12"}, {})))
+    if read_frame(channel.recv) is not None:
+        channel.sendall(encode_reply(Mapped({"kernel": "6.12"}, {})))
 
 
 @contextmanager
@@ -550,7 +552,10 @@ def test_raw_server(tmp_path: Path, case: str) -> None:
 def test_server_ignores_the_window(tmp_path: Path) -> None:
     """paramiko buffers whatever comes; the meter bounds it (security.md, F4)."""
 
+    is_open = threading.Event()
+
     def serve(_transport: paramiko.Transport, channel: paramiko.Channel) -> None:
+        is_open.wait(5)
         channel.out_window_size = 1 << 62
         while True:
             channel.sendall(b"\0" * 32768)
@@ -559,13 +564,14 @@ def test_server_ignores_the_window(tmp_path: Path) -> None:
     with meeting(tmp_path, sshd(serve)) as (channel, meter):
         before = resident()
         meter.allow(budget, 20)
+        is_open.set()
         deadline = time.monotonic() + 20
         while not meter.broken and time.monotonic() < deadline:
             time.sleep(0.01)
         assert meter.broken == "it sent more than was asked for"
         assert meter.received < 2 * budget
         assert resident() - before < 4 * budget
-        with pytest.raises(GuestFailed, match="cut off|broke"):
+        with pytest.raises(GuestFailed, match=r"cut off|broke"):
             AgentClient(channel, meter).ping(seconds=1)
 
 
@@ -598,14 +604,15 @@ def test_agent_that_stalls(tmp_path: Path, kind: str) -> None:
 
     with meeting(tmp_path, sshd(serve)) as (channel, meter):
         begin = time.monotonic()
-        with pytest.raises(GuestFailed, match="did not answer|cut off"):
+        with pytest.raises(GuestFailed, match=r"did not answer|cut off"):
             AgentClient(channel, meter).ping(seconds=0.5)
         assert time.monotonic() - begin < 0.5 + LATE
 
 
 def test_agent_that_closes(tmp_path: Path) -> None:
-    with meeting(tmp_path, sshd(lambda _t, channel: channel.close())) as (channel, meter):
-        with pytest.raises(GuestFailed, match="ended the session|broke"):
+    closing = sshd(lambda _transport, channel: channel.close())
+    with meeting(tmp_path, closing) as (channel, meter):  # noqa: SIM117
+        with pytest.raises(GuestFailed, match=r"ended the session|broke"):
             AgentClient(channel, meter).ping(seconds=2)
 
 
@@ -653,7 +660,10 @@ def test_server_sends_a_global_request(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["exec", "shell", "pty-req", "exit-status", "x11-req", "env"])
 def test_server_sends_a_channel_request(tmp_path: Path, kind: str) -> None:
-    """It must not do anything here, and a guest that sends nonsense only harms its session."""
+    """It must not do anything here, and a guest that sends nonsense only harms its session.
+
+    paramiko's parser stops at some of them; that ends the session with one of our errors.
+    """
 
     def serve(transport: paramiko.Transport, channel: paramiko.Channel) -> None:
         message = paramiko.Message()
@@ -665,9 +675,8 @@ def test_server_sends_a_channel_request(tmp_path: Path, kind: str) -> None:
         transport._send_user_message(message)
         reply_to_ping(transport, channel)
 
-    with meeting(tmp_path, sshd(serve)) as (channel, meter):
-        with suppress(GuestFailed):
-            AgentClient(channel, meter).ping(seconds=5)
+    with meeting(tmp_path, sshd(serve)) as (channel, meter), suppress(GuestFailed):
+        AgentClient(channel, meter).ping(seconds=5)
 
 
 def test_endless_requests_of_the_server(tmp_path: Path) -> None:
@@ -678,11 +687,30 @@ def test_endless_requests_of_the_server(tmp_path: Path) -> None:
             transport.global_request("x" * 1000, wait=False)
 
     before, begin = resident(), time.monotonic()
-    with meeting(tmp_path, sshd(serve)) as (channel, meter):
-        with pytest.raises(GuestFailed):
-            AgentClient(channel, meter).ping(seconds=0.5)
+    with meeting(tmp_path, sshd(serve)) as (channel, meter), pytest.raises(GuestFailed):
+        AgentClient(channel, meter).ping(seconds=0.5)
     assert time.monotonic() - begin < 0.5 + LIMIT + LATE
     assert resident() - before < 64 * MIB
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_connection_is_lost_in_a_request(tmp_path: Path, after: bool) -> None:
+    def serve(transport: paramiko.Transport, channel: paramiko.Channel) -> None:
+        if after:
+            read_frame(channel.recv)
+        transport.sock.close()
+
+    with meeting(tmp_path, sshd(serve)) as (channel, meter):
+        time.sleep(0 if after else 0.3)
+        with pytest.raises(GuestFailed, match=r"broke|ended the session"):
+            AgentClient(channel, meter).ping(seconds=2)
+
+
+def test_paramiko_prints_nothing() -> None:
+    """What it logs, and how much, is up to the guest; the core's standard error is a pipe."""
+    program = "import controller.ssh, logging; logging.getLogger('paramiko.transport').error('x')"
+    done = execute(sys.executable, "-c", program)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
 def test_disconnect_with_words(tmp_path: Path) -> None:
@@ -776,13 +804,17 @@ def test_meter_next_phase(pair: tuple[Metered, socket.socket]) -> None:
     assert meter.recv(1) == b""
 
 
+def _send_for_ever(meter: Metered) -> None:
+    while True:
+        meter.send(b"x" * 65536)
+
+
 def test_meter_sends_no_longer_than_the_deadline(pair: tuple[Metered, socket.socket]) -> None:
     meter, _peer = pair
     meter.allow(10, 0.3)
     begin = time.monotonic()
     with pytest.raises(TimeoutError):
-        while True:
-            meter.send(b"x" * 65536)
+        _send_for_ever(meter)
     assert time.monotonic() - begin < 1.5
 
 
