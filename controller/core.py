@@ -17,7 +17,13 @@ from pathlib import Path
 from appliance.protocol import Disk, Provisioned
 from controller import guest as guests
 from controller.domain_xml import Accelerator, DomainPaths, domain, evidence_disk
-from controller.errors import ApplianceInvalid, EvidenceRefused, ForensicError, GuestFailed
+from controller.errors import (
+    ApplianceInvalid,
+    EnvironmentFailed,
+    EvidenceRefused,
+    ForensicError,
+    GuestFailed,
+)
 from controller.guest import Guest
 from controller.wire import (
     Appliance,
@@ -33,7 +39,7 @@ from controller.wire import (
     Trouble,
     unpack_image,
 )
-from images.errors import ImageError
+from images.errors import ImageError, SandboxFailed
 from images.exporter import exported
 from images.quoting import shown
 
@@ -137,11 +143,14 @@ class Core:
         preload = threading.Thread(target=_preload, name="preload")
         preload.start()
         appliance = order.appliance
-        with self._phase("verify", "check the appliance"):
-            verify(appliance)
+        # Hashing runs beside what needs no guest; the guest waits for its result.
+        checked = self._stack.enter_context(ThreadPoolExecutor(1)).submit(verify, appliance)
         with self._phase("export", "open the evidence"):
             exports = [self._export(index, image) for index, image in enumerate(order.images)]
-        connection = self._stack.enter_context(guests.hypervisor(CAPABILITIES))
+        with self._phase("hypervisor", "start the hypervisor"):
+            connection = self._stack.enter_context(guests.hypervisor(CAPABILITIES))
+        with self._phase("verify", "check the appliance"):
+            checked.result()
         with self._phase("restore", "restore the guest"):
             guest = guests.restored(connection, STATE, appliance.memory)
             self._guest = self._stack.enter_context(guest)
@@ -169,6 +178,8 @@ class Core:
             export = self._stack.enter_context(
                 exported(image, guests.PORT.parent, name=f"evidence{index}")
             )
+        except SandboxFailed as error:
+            raise EnvironmentFailed(str(error), hint=error.hint) from error
         except ImageError as error:
             raise EvidenceRefused(str(error), hint=error.hint) from error
         serial = os.urandom(8).hex()

@@ -52,7 +52,7 @@ def order_warm(path: Path, *, seconds: float) -> None:
         untrusted_answer = _exchange(port, b'{"op": "warm"}\n', seconds)
     try:
         msgspec.json.decode(untrusted_answer, type=Mapped)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, ValueError):
         raise GuestFailed(
             f"the guest could not prepare itself: {_reason(untrusted_answer)}"
         ) from None
@@ -61,7 +61,7 @@ def order_warm(path: Path, *, seconds: float) -> None:
 def _reason(untrusted_answer: bytes) -> str:
     try:
         return shown(msgspec.json.decode(untrusted_answer, type=Failed).message)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, ValueError):
         return "its answer makes no sense"
 
 

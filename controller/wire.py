@@ -5,8 +5,10 @@ The core has listened to a hostile guest, so the command decodes strictly what c
 
 from __future__ import annotations
 
+import math
 import os
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -158,6 +160,7 @@ class Link:
     def __init__(self, connection: socket.socket, last_words: Callable[[], str] = str) -> None:
         self._connection = connection
         self._last_words = last_words
+        self._deadline = math.inf
 
     def send(self, message: Order | Event) -> None:
         """Send one message. Raises OSError where the other end is gone."""
@@ -176,8 +179,9 @@ class Link:
         Raises what the core raised, or CellFailed where the core is gone or silent.
         """
         # The core keeps the deadline; this one is for a core that cannot.
-        self._connection.settimeout(seconds + 15)
+        self._deadline = time.monotonic() + seconds + 15
         try:
+            self._connection.settimeout(seconds + 15)
             self.send(order)
             while True:
                 data = self._receive()
@@ -193,7 +197,7 @@ class Link:
                         return event
         except TimeoutError:
             raise CellFailed(f"the cell did not answer in {seconds:.0f} seconds") from None
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, msgspec.MsgspecError, ValueError, RecursionError) as error:
             words = self._last_words()
             raise CellFailed(f"{_died(words)} ({error})") from error
 
@@ -209,6 +213,10 @@ class Link:
     def _exactly(self, length: int) -> bytes | None:
         data = bytearray()
         while len(data) < length:
+            # Before every part: the core may be in the guest's hands, and trickle or flood.
+            if (left := self._deadline - time.monotonic()) <= 0:
+                raise TimeoutError
+            self._connection.settimeout(left if left < math.inf else None)
             part = self._connection.recv(min(length - len(data), 1 << 20))
             if not part:
                 return None

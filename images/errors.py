@@ -42,3 +42,7 @@ class Unsupported(ImageError):
 
 class ExportFailed(ImageError):
     """The sandboxed exporter did not start, refused the image, or crashed on it."""
+
+
+class SandboxFailed(ExportFailed):
+    """The sandbox of the exporter did not start: the host is at fault, not the image."""

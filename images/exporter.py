@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO
 
 from images import blockgraph, sandbox
-from images.errors import ExportFailed
+from images.errors import ExportFailed, SandboxFailed
 from images.image import Image
 from images.process import PIPE, Process, ProcessError, started, wait
 from images.qmp import Qmp, QmpClosed, QmpError
@@ -33,6 +33,7 @@ _QEMU = "/usr/bin/qemu-system-x86_64"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 # sun_path of a Unix socket, with the final NUL (unix(7)).
 _MAX_SOCKET_PATH = 107
+_SANDBOX_PROGRAMS = ("bwrap: ", "prlimit: ", "setpriv: ")
 _STDERR_KEPT = 16 << 10
 _STDERR_SHOWN = 5
 
@@ -167,6 +168,12 @@ def _failure(image: Image, error: QmpError, process: Process, stderr: _Stderr) -
     _end(process, stderr)
     lines = "; ".join(stderr.last_lines())
     said = f" (it said: {lines})" if lines else ""
+    if any(line.startswith(_SANDBOX_PROGRAMS) for line in stderr.last_lines()):
+        return SandboxFailed(
+            f"the exporter's sandbox did not start{said}",
+            path=image.path,
+            hint="run `forensic doctor`",
+        )
     if isinstance(error, QmpClosed):
         return ExportFailed(
             f"the exporter crashed or did not start{said}",

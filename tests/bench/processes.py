@@ -14,6 +14,8 @@ TIMEOUT_SECONDS = 900
 _LEFT_OVER_SECONDS = 5.0
 _PR_SET_CHILD_SUBREAPER = 36
 _PROC = Path("/proc")
+_FOREIGN_SETTINGS = ("LIBGUESTFS_", "PYTHON")
+"""Settings of the caller that would change what is measured: a user has none of them."""
 
 
 class BenchError(Exception):
@@ -72,7 +74,9 @@ def sampled(argv: Sequence[str], env: Mapping[str, str] | None = None) -> Run:
 
 
 def _start(argv: Sequence[str], env: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
-    clean = {name: value for name, value in os.environ.items() if "GUESTFS" not in name}
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN_SETTINGS)
+    }
     try:
         return subprocess.Popen(
             argv,

@@ -33,8 +33,8 @@ def table(figures: Figures, tools: Mapping[str, str]) -> str:
     lines += [_row("  installed", Spread.of(figures.installed), digits=3)]
     if figures.first_use:
         first = figures.first_use
-        lines += ["", f"first use: {first.total:.1f} s (build {first.build:.1f}, "
-                  f"boot and warm {first.boot:.1f}, save {first.save:.1f})"]  # fmt: skip
+        steps = f"build {first.build:.1f}, boot and warm {first.boot:.1f}, save {first.save:.1f}"
+        lines += ["", f"first use: {first.total:.1f} s ({steps})"]
     lines += ["", "targets"]
     lines += [_verdict(target) for target in targets(figures)]
     return "\n".join(lines) + "\n"
