@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -50,7 +51,8 @@ def _host() -> dict[str, str]:
     status = KVM.stat() if KVM.exists() else None
     return {
         "kernel": platform.release(),
-        "boot": platform.version(),
+        # A setting of the hypervisor below this host shows at the next boot at the latest.
+        "boot": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
         "qemu": state.program_identity(),
         "device": f"{status.st_mode}:{status.st_gid}" if status else "none",
         "account": str(os.geteuid()),
@@ -99,5 +101,5 @@ def try_once(store: Store, prove: Callable[[], object]) -> Verdict:
         raise  # that is no verdict on KVM
     except (GuestFailed, EnvironmentFailed) as error:
         first_line = error.message.splitlines()[0]
-        return remember(store, usable=False, reason=f"no guest boots with it: {first_line}")
+        return remember(store, usable=False, reason=f"no guest boots with KVM: {first_line}")
     return remember(store, usable=True, reason="")

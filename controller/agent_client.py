@@ -113,7 +113,11 @@ class AgentClient:
                     case _:
                         take(body)
         except TimeoutError:
-            raise GuestFailed(f"the guest did not answer within {seconds:.0f} seconds") from None
+            raise GuestFailed(
+                f"the guest did not finish within {seconds:g} seconds",
+                hint="give it more time with --timeout; if that does not help, the evidence may "
+                "hang the guest, which is a finding in itself",
+            ) from None
         except ProtocolError as error:
             raise GuestHostile(f"the agent broke the protocol: {error}") from None
         except (OSError, EOFError, paramiko.SSHException) as error:

@@ -31,24 +31,24 @@ _STEPS = (
 )
 
 
-def ingredients(mirror: str = MIRROR) -> dict[str, str]:
+def ingredients() -> dict[str, str]:
     """What the base is made from; a change of any of it asks for a new base."""
     files = {path.name: path.read_bytes() for path in sorted(RECIPE.iterdir()) if path.is_file()}
     # init and first are packed with the agent's code (controller/state.py).
     hashes = {f"recipe/{name}": hashlib.sha256(data).hexdigest() for name, data in files.items()}
     del hashes["recipe/first"]
-    return {"suite": SUITE, "mirror": mirror, **hashes}
+    return {"suite": SUITE, **hashes}
 
 
-def find(store: Store, mirror: str = MIRROR) -> Path | None:
+def find(store: Store) -> Path | None:
     """The finished base for the present recipe, None where there is none."""
-    folder = store.folder("base", ingredients(mirror))
+    folder = store.folder("base", ingredients())
     return folder if (folder / MANIFEST).is_file() else None
 
 
 def build(store: Store, show: Callable[[str], None], mirror: str = MIRROR) -> Path:
     """Build the base; call it under the store's lock. Raises EnvironmentFailed."""
-    made_from = ingredients(mirror)
+    made_from = ingredients()
     target = store.folder("base", made_from)
     begin = time.monotonic()
     with store.building(target) as folder:
@@ -56,7 +56,7 @@ def build(store: Store, show: Callable[[str], None], mirror: str = MIRROR) -> Pa
         missing = [name for name in ARTIFACTS if not (folder / name).is_file()]
         if missing:
             raise EnvironmentFailed(f"the build of the appliance made no {', '.join(missing)}")
-        finish(folder, made_from, {}, {"build": round(time.monotonic() - begin, 1)})
+        finish(folder, made_from, {"mirror": mirror}, {"build": round(time.monotonic() - begin, 1)})
     return target
 
 

@@ -173,13 +173,17 @@ def main() -> None:
 def _complain(error: ForensicError) -> None:
     """Print an error: what failed, the guest's last words where there are some, what to do."""
     from controller.logbook import keep, last_lines  # noqa: PLC0415
+    from images.quoting import shown  # noqa: PLC0415
 
     sys.stderr.write(f"forensic: error: {_printable(error.message)}\n")
     if isinstance(error, GuestFailed) and error.console:
         sys.stderr.write("  the guest's last words:\n")
         for line in last_lines(error.console, 8):
             sys.stderr.write(f"    {line}\n")
-        sys.stderr.write(f"  the whole console is in {keep(error.console)}\n")
+        try:
+            sys.stderr.write(f"  the whole console is in {shown(str(keep(error.console)))}\n")
+        except ForensicError as second:
+            sys.stderr.write(f"  the console could not be kept: {_printable(second.message)}\n")
     if error.hint:
         sys.stderr.write(f"  hint: {_printable(error.hint)}\n")
 

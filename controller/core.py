@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import resource
@@ -57,6 +58,8 @@ PATHS = DomainPaths(
 SIGN_OF_LIFE = b"forensic: init"
 """The first line of the recipe's init."""
 
+_PR_SET_DUMPABLE = 4
+_EXPORTER_CPU_SECONDS = 3600
 _MEMORY_LIMIT = 1 << 30
 """Address space that the core itself may have besides what it had before it met the guest."""
 
@@ -176,7 +179,9 @@ class Core:
         image = unpack_image(message)
         try:
             export = self._stack.enter_context(
-                exported(image, guests.PORT.parent, name=f"evidence{index}")
+                exported(
+                    image, guests.PORT.parent, name=f"evidence{index}", cpu=_EXPORTER_CPU_SECONDS
+                )
             )
         except SandboxFailed as error:
             raise EnvironmentFailed(str(error), hint=error.hint) from error
@@ -213,7 +218,8 @@ class Core:
         operation, layer = shown(doing.operation), shown(doing.layer)
         return type(error)(
             f"{error.message}; the last that it said: {operation}, layer {layer}",
-            hint="the evidence may have crashed the guest: that is a finding in itself",
+            hint=error.hint
+            or "the evidence may have crashed the guest: that is a finding in itself",
         )
 
 
@@ -256,6 +262,8 @@ def _number(version: int) -> str:
 
 def main() -> None:
     """Serve the command until it closes the link; then the cell ends, whatever still runs."""
+    # QEMU runs under the same account: it must not be able to trace this process.
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     connection = socket.socket(fileno=int(sys.argv[1]))
     link = Link(connection)
     # No exit handlers and no orderly teardown of QEMU: the cell's end is the kernel's to make,

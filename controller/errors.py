@@ -4,7 +4,8 @@ ForensicError
 ├── UsageError            2   the command line asks for something impossible
 ├── EvidenceRefused       3   evidence is missing, unreadable, malformed or refused by policy
 ├── EnvironmentFailed     4   the host lacks something, or a part of it does not work
-│   └── ApplianceInvalid  4   an artifact or saved state is missing or not what was built
+│   ├── ApplianceInvalid  4   an artifact or saved state is missing or not what was built
+│   └── CellFailed        4   the sandbox or the core in it did not start, or died
 ├── GuestFailed           4   the guest did not come up, died, or stopped answering
 │   └── GuestHostile      4   the guest broke the protocol or a limit
 └── EvidenceChanged       5   a file of the evidence is not what it was at the start

@@ -18,6 +18,7 @@ from controller.progress import Progress
 from controller.results import Inspection
 from controller.settings import Settings
 from controller.wire import Step
+from images.quoting import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,11 @@ class Inspecting:
 
 def run(order: Inspecting) -> ExitCode:
     """Inspect, print, and return the exit code. Raises ForensicError."""
+    if order.keep_log and order.keep_log.exists():
+        raise UsageError(
+            f"--keep-log: {shown(str(order.keep_log))} exists already",
+            hint="name a file that does not exist yet; nothing is overwritten",
+        )
     with Progress(quiet=order.quiet) as progress:
         result, case, changed = _inspect(order, progress)
     _print(result, case, order, changed)

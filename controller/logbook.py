@@ -23,7 +23,13 @@ def last_lines(console: bytes, count: int) -> list[str]:
 def keep(console: bytes) -> Path:
     """Write the console to the log folder and return the file; old ones beyond 20 are removed."""
     folder = user_state_path("forensic") / "logs"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentFailed(
+            f"the log folder {shown(str(folder))} cannot be made: {error.strerror}",
+            hint="set XDG_STATE_HOME to a folder that you may write to",
+        ) from error
     for old in sorted(folder.glob("console-*.log"))[: -KEPT + 1]:
         old.unlink(missing_ok=True)
     path = folder / f"console-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}.log"

@@ -9,7 +9,10 @@ from pathlib import Path
 from controller import accelerator, base, state
 from controller.settings import Settings
 from controller.state import Variant
-from controller.store import Store
+from controller.store import Store, remove, touch, unused_for
+
+KEEP_SECONDS = 7 * 24 * 3600
+"""Another version of this program may be in use beside this one, so not at once."""
 
 Show = Callable[[str], None]
 
@@ -40,16 +43,18 @@ def provide(settings: Settings, show: Show) -> Provided:
     )
     variant = Variant(kind, settings.memory)
     state_folder = provide_state(store, base_folder, variant, show)
+    touch(base_folder)
+    touch(state_folder)
     return Provided(base_folder, state_folder, variant, fallback)
 
 
 def provide_base(store: Store, show: Show, mirror: str = base.MIRROR) -> Path:
     """The base, built if need be."""
-    found = base.find(store, mirror)
+    found = base.find(store)
     if found:
         return found
     with store.lock():
-        return base.find(store, mirror) or base.build(store, show, mirror)
+        return base.find(store) or base.build(store, show, mirror)
 
 
 def provide_state(store: Store, base_folder: Path, variant: Variant, show: Show) -> Path:
@@ -58,6 +63,21 @@ def provide_state(store: Store, base_folder: Path, variant: Variant, show: Show)
     if found:
         return found
     with store.lock():
-        return state.find(store, base_folder, variant) or state.make(
+        found = state.find(store, base_folder, variant) or state.make(
             store, base_folder, variant, show
         )
+        prune(store, base_folder)
+    return found
+
+
+def prune(store: Store, base_folder: Path) -> list[Path]:
+    """Remove what no longer fits and has not been used for a week; call it under the lock.
+
+    A case that still runs on such a state keeps it: its files are open and bound into its cell.
+    """
+    states = [each for each in store.folders("state") if not state.is_current(each, base_folder)]
+    bases = [each for each in store.folders("base") if each != base_folder]
+    outdated = [each for each in [*states, *bases] if unused_for(each) > KEEP_SECONDS]
+    for folder in outdated:
+        remove(folder)
+    return outdated

@@ -62,6 +62,16 @@ def ingredients(base_folder: Path, variant: Variant) -> dict[str, str]:
     return facts
 
 
+def is_current(folder: Path, base_folder: Path) -> bool:
+    """Whether a saved state would be made the same way today."""
+    made_from = read_manifest(folder).made_from
+    accelerator: Accelerator = "kvm" if made_from.get("accelerator") == "kvm" else "tcg"
+    memory = made_from.get("memory", "")
+    if not memory.isdigit():
+        return False
+    return made_from == ingredients(base_folder, Variant(accelerator, int(memory)))
+
+
 def find(store: Store, base_folder: Path, variant: Variant) -> Path | None:
     """The finished state, None where it has not been made."""
     folder = store.folder("state", ingredients(base_folder, variant))
@@ -165,6 +175,9 @@ def appliance_of(base_folder: Path, state_folder: Path, variant: Variant) -> App
         PATHS.initramfs: made.hashes["initramfs"],
         str(APPLIANCE / "state"): made.hashes["state"],
     }
+    for name, digest in made.hashes.items():
+        if name.startswith("capabilities/"):
+            hashes[str(APPLIANCE / name)] = digest
     return Appliance(hashes, variant.accelerator, variant.memory, variant.processors)
 
 

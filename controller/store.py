@@ -14,6 +14,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -135,6 +136,16 @@ def damaged_files(folder: Path) -> list[str]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def touch(folder: Path) -> None:
+    """Note that a folder is in use."""
+    os.utime(folder / MANIFEST)
+
+
+def unused_for(folder: Path) -> float:
+    """Seconds since a folder was last used."""
+    return time.time() - (folder / MANIFEST).stat().st_mtime
 
 
 def size_of(folder: Path) -> int:

@@ -81,7 +81,7 @@ def _entry(folder: Path, present: Path | None) -> dict[str, Any]:
 def _wanted(kind: str, made_from: dict[str, str], present: Path | None) -> dict[str, str]:
     """What a folder of this kind would be made from today."""
     if kind == "base":
-        return base.ingredients(made_from.get("mirror", base.MIRROR))
+        return base.ingredients()
     if present is None:
         return {}
     accelerator: Accelerator = "kvm" if made_from.get("accelerator") == "kvm" else "tcg"
@@ -123,14 +123,16 @@ def verify() -> ExitCode:
     folders = [*store.folders("base"), *store.folders("state")]
     if not folders:
         raise ApplianceInvalid("no appliance has been built", hint="run `forensic appliance build`")
+    problems = []
     for folder in folders:
         damaged = damaged_files(folder)
         if damaged:
-            raise ApplianceInvalid(
-                f"{folder.name}: not what was built: {', '.join(damaged)}",
-                hint="run `forensic appliance build --force`",
-            )
-        sys.stdout.write(f"{folder.name}: all files are what was built\n")
+            problems.append(f"{folder.name}: not what was built: {', '.join(damaged)}")
+        else:
+            sys.stdout.write(f"{folder.name}: all files are what was built\n")
+    if problems:
+        hint = "run `forensic appliance build --force`"
+        raise ApplianceInvalid("; ".join(problems), hint=hint)
     return ExitCode.COMPLETE
 
 

@@ -155,7 +155,10 @@ def opened_beside(owner: EvidenceFile, untrusted_name: bytes) -> Iterator[Eviden
     except OSError as error:
         raise _unreadable(error, folder) from error
     try:
-        file = _open(folder / name, folder / name, name, directory, owner)
+        # Shown as the user named the owner, not by where that is.
+        beside = owner.path.parent
+        shown_folder = beside if beside.resolve() == folder else folder
+        file = _open(shown_folder / name, folder / name, name, directory, owner)
     finally:
         os.close(directory)
     try:

@@ -9,7 +9,7 @@ from appliance.agent.blkid import BlkidError, Signature, find_signature
 from appliance.agent.filesystem.account import Usage
 from appliance.agent.filesystem.usage import read_usage
 from appliance.agent.volume import Volume
-from appliance.layer import Content, Finding, Severity, Status
+from appliance.layer import Content, Finding, Kind, Severity, Status
 
 LOCKED = {"crypto_LUKS", "BitLocker", "FVAULT2"}
 NOT_OPENED = {"raid", "crypto"}
@@ -30,7 +30,10 @@ def examine(volume: Volume) -> Examined:
     try:
         found = find_signature(volume.device.fd, volume.start, volume.size)
     except BlkidError as error:
-        finding = Finding(Severity.ERROR, volume.address, "unreadable", str(error))
+        message = f"its {volume.size} bytes cannot be read ({error})"
+        if volume.kind is Kind.LOGICAL_VOLUME:
+            message += "; parts of it may lie on a physical volume that is missing"
+        finding = Finding(Severity.ERROR, volume.address, "unreadable", message)
         return Examined(None, Status.DAMAGED, [finding])
     if isinstance(found, list):
         return _ambiguous(volume, found)

@@ -10,7 +10,7 @@ import pytest
 
 from controller import Case, Settings
 from controller.cell import owner
-from tests.guest.conftest import OFFICE, command_of, descendants, left_over
+from tests.guest.conftest import OFFICE, ROOT, command_of, descendants, left_over
 
 
 @pytest.fixture(autouse=True)
@@ -62,8 +62,12 @@ def test_nothing_in_the_cell_has_a_network(processes: dict[int, str]) -> None:
 def test_qemu_sees_no_host_files(processes: dict[int, str]) -> None:
     for pid in _qemu(processes):
         root = Path(f"/proc/{pid}/root")
-        for path in ("etc/shadow", "etc/hostname", "home", "root", "var", "boot"):
+        for path in ("etc/shadow", "etc/hostname", "var/lib", "boot", "srv"):
             assert not (root / path).exists()
+        # Of the folders above this program's own, nothing else is visible.
+        for parent in ROOT.parents:
+            visible = [each.name for each in (root / str(parent)[1:]).iterdir()]
+            assert parent == Path("/") or visible == [(ROOT / "x").relative_to(parent).parts[0]]
         assert str(OFFICE) not in Path(f"/proc/{pid}/mountinfo").read_text()
 
 

@@ -129,6 +129,8 @@ def test_another_host_is_tried_again(
         case "mode":
             device.chmod(0o600 if device.stat().st_mode & 0o777 != 0o600 else 0o660)
         case "group":
+            if os.geteuid() != 0:
+                pytest.skip("only root can give a file to another group")
             os.chown(device, -1, 12345)
         case "gone":
             device.unlink()

@@ -31,8 +31,11 @@ from tests.unit.controller.inspections import (
 )
 
 GOLDEN = Path(__file__).parents[2] / "golden/report"
-UNCHANGED = "evidence unchanged: 1 file (size, mtime, ctime, inode)"
-NOTICE = "the processor was emulated: the cell, not the hypervisor, is the boundary"
+UNCHANGED = "evidence unchanged: 1 file compared by size, mtime, ctime and inode"
+NOTICE = (
+    "the guest's processor was emulated (there is no /dev/kvm): "
+    "the cell, not the hypervisor, is the boundary around the guest"
+)
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
 
 
