@@ -90,6 +90,8 @@ def _command(folder: Path, mirror: str) -> list[str]:
     ]
     unwanted = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
     return [
+        # If this program is killed, mmdebstrap still gets to clean up after itself.
+        *("setpriv", "--pdeathsig", "TERM", "--"),
         "mmdebstrap",
         "--variant=minbase",
         f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
