@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -51,8 +52,8 @@ def build(store: Store, show: Callable[[str], None], mirror: str = MIRROR) -> Pa
     made_from = ingredients()
     target = store.folder("base", made_from)
     begin = time.monotonic()
-    with store.building(target) as folder:
-        _bootstrap(folder, mirror, show)
+    with store.building(target) as folder, tempfile.TemporaryDirectory(dir=folder) as scratch:
+        _bootstrap(folder, mirror, Path(scratch), show)
         missing = [name for name in ARTIFACTS if not (folder / name).is_file()]
         if missing:
             raise EnvironmentFailed(f"the build of the appliance made no {', '.join(missing)}")
@@ -60,7 +61,7 @@ def build(store: Store, show: Callable[[str], None], mirror: str = MIRROR) -> Pa
     return target
 
 
-def _bootstrap(folder: Path, mirror: str, show: Callable[[str], None]) -> None:
+def _bootstrap(folder: Path, mirror: str, scratch: Path, show: Callable[[str], None]) -> None:
     if shutil.which("mmdebstrap") is None:
         raise EnvironmentFailed("mmdebstrap is not installed", hint="apt-get install mmdebstrap")
     log: list[bytes] = []
@@ -68,7 +69,7 @@ def _bootstrap(folder: Path, mirror: str, show: Callable[[str], None]) -> None:
         # In its namespace mmdebstrap writes as another account; what it hands out through
         # sync-out is written by the caller's own.
         with started(
-            _command(folder, mirror), stdout=PIPE, stderr=PIPE, env=_environment(), cwd="/"
+            _command(folder, mirror), stdout=PIPE, stderr=PIPE, env=_environment(scratch), cwd="/"
         ) as process:
             _follow(process, log, show)
             status = process.wait(_TIMEOUT)
@@ -90,8 +91,7 @@ def _command(folder: Path, mirror: str) -> list[str]:
     ]
     unwanted = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
     return [
-        # If this program is killed, mmdebstrap still gets to clean up after itself.
-        *("setpriv", "--pdeathsig", "TERM", "--"),
+        *_namespaces(),
         "mmdebstrap",
         "--variant=minbase",
         f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
@@ -108,9 +108,27 @@ def _command(folder: Path, mirror: str) -> list[str]:
     ]
 
 
-def _environment() -> dict[str, str]:
+def _namespaces() -> list[str]:
+    """Namespaces for a build that root starts: whatever kills it, its processes and mounts go.
+
+    mmdebstrap mounts /proc, /sys and /dev/pts into the new root; on the host's own table they
+    would outlive a killed build, and wait there for whoever removes the folder. Without root it
+    makes such namespaces itself.
+    """
+    if os.geteuid() != 0:
+        return ["setpriv", "--pdeathsig", "TERM", "--"]
+    return ["setpriv", "--pdeathsig", "KILL", "--", "unshare", "--mount", "--propagation",
+            "private", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]  # fmt: skip
+
+
+def _environment(scratch: Path) -> dict[str, str]:
     kept = ("http_proxy", "https_proxy", "TMPDIR")
-    return {name: os.environ[name] for name in kept if name in os.environ}
+    environment = {name: os.environ[name] for name in kept if name in os.environ}
+    if os.geteuid() == 0:
+        # What a killed build leaves there goes with the folder, at the next build. In its own
+        # namespace mmdebstrap could not enter the caller's private folder.
+        environment["TMPDIR"] = str(scratch)
+    return environment
 
 
 def _follow(process: Process, log: list[bytes], show: Callable[[str], None]) -> None:

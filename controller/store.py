@@ -154,6 +154,14 @@ def size_of(folder: Path) -> int:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder and what is in it, if it is there."""
-    if folder.exists():
-        shutil.rmtree(folder)
+    """Remove a folder and what is in it, if it is there. Refuses to reach into a mount."""
+    if not folder.exists():
+        return
+    mounted = [row.split()[4] for row in Path("/proc/self/mountinfo").read_text().splitlines()]
+    below = [point for point in mounted if Path(point).is_relative_to(folder.resolve())]
+    if below:
+        raise EnvironmentFailed(
+            f"{folder} is not removed: {', '.join(below)} is mounted in it",
+            hint="unmount it first",
+        )
+    shutil.rmtree(folder)

@@ -167,3 +167,16 @@ def test_guest_that_gets_no_time_ends_in_exit_4() -> None:
     assert run.status == 4
     assert "did not" in run.stderr
     assert "Traceback" not in run.stderr
+
+
+def test_killed_build_leaves_no_process_and_no_mount(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    process = started("appliance", "build")
+    wait_for(process.pid, "dpkg", timeout=120)
+    process.kill()
+    process.communicate()
+    _gone_within(2)
+    assert str(tmp_path) not in Path("/proc/self/mounts").read_text()
+    monkeypatch.undo()
