@@ -35,7 +35,7 @@ def remembered(store: Store) -> Verdict | None:
     """The verdict for this host, None where KVM has not been tried on it."""
     try:
         verdict = msgspec.json.decode((store.root / "kvm.json").read_bytes(), type=Verdict)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, ValueError, msgspec.MsgspecError):
         return None
     return verdict if verdict.host == _host() else None
 

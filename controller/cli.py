@@ -50,10 +50,14 @@ def _main(
 
 @app.command()
 def inspect(  # noqa: PLR0913, PLR0917 - a command has its options
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Disk images.")],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", help="Disk images.", readable=False)
+    ],
     add: Annotated[
         list[Path] | None,
-        typer.Option("-a", "--add", metavar="IMAGE", help="One more disk of the same system."),
+        typer.Option(
+            "-a", "--add", metavar="IMAGE", readable=False, help="One more disk of the same system."
+        ),
     ] = None,
     json: Json = False,
     memory: Annotated[int, typer.Option(metavar="MIB", help="Memory of the guest in MiB.")] = 512,
@@ -67,7 +71,8 @@ def inspect(  # noqa: PLR0913, PLR0917 - a command has its options
         float, typer.Option(metavar="SECONDS", help="Time limit for the work in the guest.")
     ] = 300.0,
     keep_log: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the guest's console to FILE.")
+        Path | None,
+        typer.Option(metavar="FILE", readable=False, help="Write the guest's console to FILE."),
     ] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from controller.errors import GuestFailed
 from images.quoting import shown
 
 LIMIT = 1 << 20
@@ -26,7 +28,10 @@ class Console:
         self._socket: socket.socket | None = None
 
     def __enter__(self) -> Console:
-        self._socket = connect(self._path, timeout=5.0)
+        try:
+            self._socket = connect(self._path, timeout=5.0)
+        except OSError as error:
+            raise GuestFailed(f"the guest has no console: {error.strerror}") from error
         threading.Thread(target=self._drain, daemon=True, name="console").start()
         return self
 
@@ -37,6 +42,9 @@ class Console:
         trace: TracebackType | None,
     ) -> None:
         if self._socket:
+            # Closing alone does not wake the thread that reads.
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
             self._socket.close()
 
     def _drain(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ class Inspecting:
 
 def run(order: Inspecting) -> ExitCode:
     """Inspect, print, and return the exit code. Raises ForensicError."""
-    if order.keep_log and order.keep_log.exists():
+    if order.keep_log and os.path.lexists(order.keep_log):
         raise UsageError(
             f"--keep-log: {shown(str(order.keep_log))} exists already",
             hint="name a file that does not exist yet; nothing is overwritten",

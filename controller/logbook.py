@@ -32,7 +32,8 @@ def keep(console: bytes) -> Path:
         ) from error
     for old in sorted(folder.glob("console-*.log"))[: -KEPT + 1]:
         old.unlink(missing_ok=True)
-    path = folder / f"console-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}.log"
+    moment = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+    path = folder / f"console-{moment}-{os.getpid()}-{time.monotonic_ns()}.log"
     write(path, console)
     return path
 

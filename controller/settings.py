@@ -10,6 +10,8 @@ from controller.errors import UsageError
 
 MIN_MEMORY = 256
 DEFAULT_MEMORY = 512
+MAX_MEMORY = 65536
+MAX_TIMEOUT = 7 * 86400
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,5 +29,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.memory < MIN_MEMORY:
             raise UsageError(f"--memory {self.memory} is too little; the guest needs {MIN_MEMORY}")
-        if self.timeout <= 0:
-            raise UsageError("--timeout must be above 0")
+        if self.memory > MAX_MEMORY:
+            raise UsageError(f"--memory {self.memory} is more than {MAX_MEMORY}")
+        # The comparison is also false for what is not a number.
+        if not 0 < self.timeout <= MAX_TIMEOUT:
+            raise UsageError(f"--timeout must be above 0 and at most {MAX_TIMEOUT} (a week)")

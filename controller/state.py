@@ -14,6 +14,7 @@ from controller import base
 from controller.cell import Binds, cell, owner
 from controller.core import APPLIANCE, OUTPUT, PATHS
 from controller.domain_xml import Accelerator, domain
+from controller.errors import ApplianceInvalid
 from controller.initramfs import pack
 from controller.kvm import kvm_group
 from controller.store import MANIFEST, Manifest, Store, finish, read_manifest
@@ -64,7 +65,10 @@ def ingredients(base_folder: Path, variant: Variant) -> dict[str, str]:
 
 def is_current(folder: Path, base_folder: Path) -> bool:
     """Whether a saved state would be made the same way today."""
-    made_from = read_manifest(folder).made_from
+    try:
+        made_from = read_manifest(folder).made_from
+    except ApplianceInvalid:
+        return False
     accelerator: Accelerator = "kvm" if made_from.get("accelerator") == "kvm" else "tcg"
     memory = made_from.get("memory", "")
     if not memory.isdigit():

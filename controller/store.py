@@ -116,7 +116,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Read a folder's manifest. Raises ApplianceInvalid."""
     try:
         return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, ValueError, msgspec.MsgspecError) as error:
         raise ApplianceInvalid(
             f"the manifest of {folder} cannot be read: {error}",
             hint="run `forensic appliance build --force`",

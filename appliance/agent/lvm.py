@@ -103,7 +103,10 @@ def read_groups(members: list[Volume]) -> list[Group]:
         reports = json.JSONDecoder().raw_decode(done.stdout.decode().strip())[0]["report"]
     except (ValueError, KeyError, TypeError) as error:
         raise LvmError(f"lvm gave no report: {_words(done) or done.status}") from error
-    return [_group(report, nodes) for report in reports if report.get("vg", [{}])[0].get("vg_uuid")]
+    try:
+        return [_group(each, nodes) for each in reports if each.get("vg", [{}])[0].get("vg_uuid")]
+    except (ValueError, KeyError, IndexError) as error:
+        raise LvmError(f"lvm's report makes no sense: {error}") from error
 
 
 def _group(report: dict[str, Any], nodes: dict[str, Volume]) -> Group:

@@ -47,7 +47,7 @@ def _answer(payload: bytes, emit: Callable[[Body], None], stack: ExitStack) -> N
         emit(_map(request, emit, stack) if request.op == "map" else _nothing())
     except (ProtocolError, DeviceError) as error:
         emit(Failed("refused", str(error)))
-    except (OSError, MemoryError) as error:
+    except (OSError, MemoryError, ValueError) as error:
         emit(Failed("failed", f"{type(error).__name__}: {error}"))
 
 

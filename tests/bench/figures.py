@@ -35,6 +35,8 @@ class Side:
 
     name: str
     seconds: list[float] = field(default_factory=list)
+    foreign: list[float] = field(default_factory=list)
+    """Processors that something else kept busy just before each of these runs."""
     memory: list[int] = field(default_factory=list)
     parts: dict[str, int] = field(default_factory=dict)
     """Memory by program at the highest peak."""

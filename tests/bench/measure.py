@@ -8,7 +8,7 @@ from collections.abc import Callable
 from tests.bench import contenders
 from tests.bench.contenders import REPOSITORY, Contender
 from tests.bench.figures import Figures, FirstUse, Side
-from tests.bench.processes import BenchError, Run, sampled, timed
+from tests.bench.processes import BenchError, Run, busy_processors, sampled, timed
 
 BOOTSTRAP_RUNS = 10
 Say = Callable[[str], None]
@@ -33,6 +33,7 @@ def compare(
     sides = [(ours, figures.ours), (theirs, figures.theirs)]
     for number in range(1, runs + 1):
         for contender, side in sides:
+            side.foreign.append(busy_processors())
             run = timed(contender.argv, contender.env)
             contender.check(run.output)
             side.seconds.append(run.seconds)

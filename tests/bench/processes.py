@@ -43,6 +43,22 @@ def adopt_orphans() -> None:
         raise BenchError(f"prctl: {os.strerror(ctypes.get_errno())}")
 
 
+def busy_processors(seconds: float = 0.5) -> float:
+    """How many processors are busy while this program only waits.
+
+    Well above 0, the times say more about the machine's other work than about the commands.
+    """
+    before = _busy_seconds()
+    time.sleep(seconds)
+    return (_busy_seconds() - before) / seconds
+
+
+def _busy_seconds() -> float:
+    # proc(5): user nice system idle iowait irq softirq steal, in ticks, of all processors.
+    ticks = [int(word) for word in (_PROC / "stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return float(sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+
+
 def timed(argv: Sequence[str], env: Mapping[str, str] | None = None) -> Run:
     """Run to the end with nothing beside it. Raises BenchError unless it ends with status 0."""
     begin = time.perf_counter()
@@ -70,7 +86,7 @@ def sampled(argv: Sequence[str], env: Mapping[str, str] | None = None) -> Run:
     _judge(process, argv, errors)
     if sampler.trouble:
         raise BenchError(f"memory could not be read: {sampler.trouble}")
-    return Run(seconds, output, sum(sampler.peak.values()), sampler.peak)
+    return Run(seconds, output, peak_pss=sum(sampler.peak.values()), peak_parts=sampler.peak)
 
 
 def _start(argv: Sequence[str], env: Mapping[str, str] | None) -> subprocess.Popen[bytes]:

@@ -174,7 +174,7 @@ def test_killed_build_leaves_no_process_and_no_mount(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     process = started("appliance", "build")
-    wait_for(process.pid, "dpkg", timeout=120)
+    wait_for(process.pid, "status-fd", timeout=120)
     process.kill()
     process.communicate()
     _gone_within(2)

@@ -248,7 +248,7 @@ def test_noise(tmp_path: Path) -> None:
     noisy = tmp_path / "noisy"
     for source in (swap, exfat, table, gpt):
         good = source.read_bytes()
-        for _ in range(60):
+        for _ in range(30):
             content = bytearray(good)
             for _ in range(chance.randrange(1, 40)):
                 content[chance.randrange(4096)] = chance.randrange(256)

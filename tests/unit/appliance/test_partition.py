@@ -178,7 +178,7 @@ EXTENTS = st.tuples(st.integers(0, 1200), st.integers(1, 400))
 
 
 @given(st.lists(EXTENTS, max_size=8), st.randoms(use_true_random=False))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_any_table(extents: list[tuple[int, int]], chance: object) -> None:
     entries = [entry(n, s * 512, z * 512) for n, (s, z) in enumerate(extents, 1)]
     chance.shuffle(entries)  # type: ignore[attr-defined]
@@ -202,7 +202,7 @@ def test_any_table(extents: list[tuple[int, int]], chance: object) -> None:
 
 
 @given(st.lists(EXTENTS, max_size=6), EXTENTS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_extended_partition_owns_nothing(
     extents: list[tuple[int, int]], container: tuple[int, int]
 ) -> None:

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from typing import Any
 
 import msgspec
+import paramiko
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -177,7 +178,7 @@ HOSTILE: dict[str, bytes] = {
     # envelope
     "unknown kind": raw("shell", "{}"),
     "kind of a request": frame(b'{"op":"map","disks":[]}'),
-    "unknown field beside body": frame(b'{"kind":"progress","body":{},"more":1}'),
+    "unknown field beside body": frame(STEP[4:-1] + b',"more":1}'),
     "no body": frame(b'{"kind":"progress"}'),
     "kind is a number": frame(b'{"kind":1,"body":{}}'),
     "kind with capitals": raw("Done", '{"tools":{},"timings":{}}'),
@@ -277,7 +278,10 @@ def test_stream_ends_early(begin: bytes) -> None:
 @pytest.mark.parametrize("begin", [b"", STEP, DISK[:3], DISK[:40], DISK + NOTE + DONE[:-1]])
 def test_silence(begin: bytes) -> None:
     start = time.monotonic()
-    with agent(says(begin), hold=True) as client, pytest.raises(GuestFailed, match="did not ans"):
+    with (
+        agent(says(begin), hold=True) as client,
+        pytest.raises(GuestFailed, match="did not finish"),
+    ):
         ask(client)
     assert time.monotonic() - start < SECONDS + 1
 
@@ -292,7 +296,7 @@ def test_one_byte_per_interval(data: bytes) -> None:
             time.sleep(SECONDS / 10)
 
     start = time.monotonic()
-    with agent(trickle) as client, pytest.raises(GuestFailed, match="did not answer"):
+    with agent(trickle) as client, pytest.raises(GuestFailed, match="did not finish"):
         ask(client)
     assert time.monotonic() - start < SECONDS + 1
 
@@ -311,7 +315,7 @@ def test_endless_progress(reply: bytes) -> None:
             peer.sendall(reply * 16)
 
     before, start = resident(), time.monotonic()
-    with agent(flood) as client, pytest.raises(GuestFailed, match="did not answer"):
+    with agent(flood) as client, pytest.raises(GuestFailed, match="did not finish"):
         ask(client)
     assert time.monotonic() - start < SECONDS + 1
     assert resident() - before < 64 * MIB
@@ -332,7 +336,8 @@ def test_endless_replies_that_are_kept(kind: str) -> None:
 
 def test_memory_of_what_one_request_may_bring_back() -> None:
     """Lists of tiny strings cost most per byte; the budget of the meter has to suit that."""
-    reply = layer_frame(parents=json.dumps(["é"] * MAX_LIST))
+    # Not of one character, and not ASCII: neither Python nor msgspec keeps such strings for reuse.
+    reply = layer_frame(parents=json.dumps(["éa"] * MAX_LIST, ensure_ascii=False, separators=",:"))
     payload = reply[4:]
     tracemalloc.start()
     try:
@@ -422,7 +427,7 @@ def test_request_cannot_be_sent() -> None:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         disks = [Disk(f"disk{n}", "x" * 16, MIB) for n in range(8000)]
         start = time.monotonic()
-        with pytest.raises(GuestFailed, match="did not answer"):
+        with pytest.raises(GuestFailed, match="did not finish"):
             ask(AgentClient(ours, Meter()), disks)  # type: ignore[arg-type]
         assert time.monotonic() - start < SECONDS + 1
 
@@ -432,6 +437,21 @@ def test_connection_breaks() -> None:
     theirs.close()
     with ours, pytest.raises(GuestFailed, match="connection to the guest broke"):
         ask(AgentClient(ours, Meter()))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("error", [EOFError(), paramiko.SSHException("rekey"), OSError("gone")])
+def test_channel_breaks_while_sending(error: Exception) -> None:
+    """paramiko's write raises EOFError where it finds the transport closed."""
+
+    class Channel:
+        def settimeout(self, _seconds: float) -> None:
+            pass
+
+        def sendall(self, _data: bytes) -> None:
+            raise error
+
+    with pytest.raises(GuestFailed, match="connection to the guest broke"):
+        ask(AgentClient(Channel(), Meter()))  # type: ignore[arg-type]
 
 
 def test_meter_says_why_the_stream_ended() -> None:
@@ -528,14 +548,14 @@ TOKENS = st.sampled_from(
 
 
 @given(st.binary(max_size=400))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_fuzz_random_bytes(data: bytes) -> None:
     with suppress(ProtocolError):
         decode(data)
 
 
 @given(st.data())
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=800, deadline=None)
 def test_fuzz_mutated_frames(data: st.DataObject) -> None:
     payload = bytearray(data.draw(st.sampled_from(FRAMES))[4:])
     for _ in range(data.draw(st.integers(1, 4))):
@@ -563,7 +583,7 @@ JSON = st.recursive(
 
 
 @given(st.sampled_from(["layer", "finding", "progress", "done", "failed", "x"]), st.data())
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_fuzz_values(kind: str, data: st.DataObject) -> None:
     valid = json.loads(next((each for each in FRAMES if f'"{kind}"'.encode() in each), DISK)[4:])
     body = valid["body"]
@@ -586,7 +606,7 @@ LAYERS = st.builds(
 
 
 @given(st.lists(LAYERS, max_size=6))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_graph_that_is_accepted_is_one(layers: list[Layer]) -> None:
     try:
         check_graph(layers, {"disk0"})

@@ -113,7 +113,6 @@ def test_thread_ends_with_the_guest(tmp_path: Path) -> None:
         until(lambda: not consoles())
 
 
-@pytest.mark.xfail(reason="close() does not wake a thread in recv(); shutdown() would", strict=True)
 def test_thread_ends_with_the_console(tmp_path: Path) -> None:
     """Also where QEMU lives on."""
     path = tmp_path / "console"

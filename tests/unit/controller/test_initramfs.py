@@ -122,7 +122,7 @@ TREES = st.dictionaries(PATHS, st.binary(max_size=40), max_size=8).filter(
 
 
 @given(TREES, st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_round_trip(files: dict[str, bytes], data: st.DataObject) -> None:
     programs = data.draw(st.frozensets(st.sampled_from(sorted(files)))) if files else frozenset()
     members = parse(pack(files, programs))

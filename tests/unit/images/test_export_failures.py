@@ -37,7 +37,7 @@ def test_crash_is_seen_by_the_client_and_leaves_nothing(variants, opened, run_fo
         (["/usr/bin/false"], "crashed or did not start"),
         (["/usr/bin/sleep", "60"], "did not answer in time"),
         (["/usr/bin/perl", "-e", 'die "bad \\x1b[31m"'], r"\x1b[31m"),
-        (["/nothing"], "crashed or did not start"),
+        (["/nothing"], "sandbox did not start"),
     ],
 )
 def test_broken_exporter_is_named(argv, reason, disk, opened, run_folder, monkeypatch):
