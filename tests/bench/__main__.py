@@ -24,7 +24,12 @@ def main() -> int:
         ours, theirs = contenders.forensic(image), contenders.libguestfs(image)
         first, _ = measure.warm_up([ours, theirs], _say)
         figures = measure.compare(
-            ours, theirs, runs=arguments.runs, memory_runs=arguments.memory_runs, say=_say
+            ours,
+            theirs,
+            runs=arguments.runs,
+            memory_runs=arguments.memory_runs,
+            wait=arguments.settle,
+            say=_say,
         )
         measure.bootstrap(figures, _say)
         if arguments.first_use:
@@ -44,6 +49,13 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--runs", type=_count, default=5, help="timed runs of each side")
     parser.add_argument("--memory-runs", type=_count, default=2, help="sampled runs of each side")
+    parser.add_argument(
+        "--settle",
+        type=float,
+        default=20.0,
+        metavar="SECONDS",
+        help="before a timed run, wait at most so long until nothing else runs",
+    )
     parser.add_argument(
         "--first-use", action="store_true", help="also build the appliance in an empty cache"
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from tests.bench import contenders
 from tests.bench.contenders import REPOSITORY, Contender
 from tests.bench.figures import Figures, FirstUse, Side
-from tests.bench.processes import BenchError, Run, busy_processors, sampled, timed
+from tests.bench.processes import BenchError, Run, sampled, settle, timed
 
 BOOTSTRAP_RUNS = 10
 Say = Callable[[str], None]
@@ -26,14 +26,17 @@ def warm_up(sides: list[Contender], say: Say) -> list[Run]:
 
 
 def compare(
-    ours: Contender, theirs: Contender, *, runs: int, memory_runs: int, say: Say
+    ours: Contender, theirs: Contender, *, runs: int, memory_runs: int, wait: float, say: Say
 ) -> Figures:
-    """Time both sides `runs` times, then sample the memory of both `memory_runs` times."""
+    """Time both sides `runs` times, then sample the memory of both `memory_runs` times.
+
+    Before every timed run the machine gets at most `wait` seconds to become quiet.
+    """
     figures = Figures(Side(ours.name), Side(theirs.name))
     sides = [(ours, figures.ours), (theirs, figures.theirs)]
     for number in range(1, runs + 1):
         for contender, side in sides:
-            side.foreign.append(busy_processors())
+            side.foreign.append(settle(wait))
             run = timed(contender.argv, contender.env)
             contender.check(run.output)
             side.seconds.append(run.seconds)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 SAMPLE_SECONDS = 0.05
 TIMEOUT_SECONDS = 900
+QUIET = 0.1
+"""Processors that may be busy elsewhere on a machine that counts as quiet."""
 _LEFT_OVER_SECONDS = 5.0
 _PR_SET_CHILD_SUBREAPER = 36
 _PROC = Path("/proc")
@@ -51,6 +53,14 @@ def busy_processors(seconds: float = 0.5) -> float:
     before = _busy_seconds()
     time.sleep(seconds)
     return (_busy_seconds() - before) / seconds
+
+
+def settle(seconds: float) -> float:
+    """Wait until nothing else runs, at most so long; return what is busy then."""
+    deadline = time.monotonic() + seconds
+    while (busy := busy_processors()) > QUIET and time.monotonic() < deadline:
+        pass
+    return busy
 
 
 def _busy_seconds() -> float:
