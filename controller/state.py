@@ -12,11 +12,11 @@ import appliance
 from appliance.protocol import VERSION
 from controller import base
 from controller.cell import Binds, cell, owner
-from controller.core import APPLIANCE, OUTPUT, PATHS
 from controller.domain_xml import Accelerator, domain
 from controller.errors import ApplianceInvalid
 from controller.initramfs import pack
 from controller.kvm import kvm_group
+from controller.places import APPLIANCE, OUTPUT, PATHS
 from controller.store import MANIFEST, Manifest, Store, finish, read_manifest
 from controller.wire import Appliance, MakeState, ProveKvm, Step
 
