@@ -28,8 +28,9 @@ max_core = 0
 dump_guest_core = 0
 save_image_format = "raw"
 """
-_OVERHEAD = 3 << 30
-"""Address space that QEMU needs besides the guest's memory, most of it TCG's code buffer."""
+_OVERHEAD = 8 << 30
+"""Address space that QEMU needs besides the guest's memory: TCG's code buffer, and up to 64 threads
+that read files, each with a stack and an arena (images/sandbox.py has what too little does)."""
 
 
 @contextmanager

@@ -224,3 +224,20 @@ def test_start_takes_well_under_100_ms(variants, opened, run_folder):
         with exported(opened(variants["qcow2-v3"]), run_folder, name="disk0"):
             times.append(time.monotonic() - begin)
     assert statistics.median(times) < 0.1
+
+
+def test_many_reads_at_once_do_not_fail(tmp_path, opened, run_folder):
+    """Small clusters make QEMU use all of its threads, which must fit into its limits."""
+    raw = tmp_path / "many.raw"
+    raw.write_bytes(os.urandom(3 << 20))
+    image = tmp_path / "many.qcow2"
+    command = ["qemu-img", "convert", "-O", "qcow2", "-o", "cluster_size=512", raw, image]
+    subprocess.run(command, check=True)
+    with exported(opened(image), run_folder, name="disk0") as export:
+        for _ in range(20):
+            target = tmp_path / "copy.raw"
+            url = f"nbd+unix:///disk0?socket={export.socket}"
+            command = ["qemu-img", "convert", "-m", "16", "-f", "raw", "-O", "raw", url, target]
+            done = subprocess.run(command, capture_output=True, check=False)
+            assert done.returncode == 0, done.stderr
+    assert target.read_bytes() == raw.read_bytes()
