@@ -6,6 +6,7 @@ import os
 import random
 import struct
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -149,4 +150,7 @@ def qemu_of(export: Export) -> Path:
 def _no_process_left() -> Iterator[None]:
     before = set(descendants(os.getpid()))
     yield
+    deadline = time.monotonic() + 2
+    while not set(descendants(os.getpid())) <= before and time.monotonic() < deadline:
+        time.sleep(0.01)  # killed, but not dead yet
     assert set(descendants(os.getpid())) <= before

@@ -55,7 +55,7 @@ def test_environment_is_fixed(monkeypatch):
 
 @pytest.mark.parametrize("grace", [0, 0.2])
 def test_context_ends_even_what_ignores_signals(grace):
-    with process.started(["sh", "-c", "trap '' TERM; sleep 60"], grace=grace) as child:
+    with process.started(["sh", "-c", "trap '' TERM; exec sleep 60"], grace=grace) as child:
         assert child.poll() is None
         Path(f"/proc/{child.pid}").stat()
     assert child.returncode is not None
