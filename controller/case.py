@@ -18,7 +18,7 @@ from types import TracebackType
 from appliance.layer import Finding, Severity
 from controller import state
 from controller.cell import cell
-from controller.errors import EvidenceChanged, EvidenceRefused, UsageError
+from controller.errors import EvidenceChanged, EvidenceRefused, ForensicError, UsageError
 from controller.provide import Provided, provide
 from controller.results import SCHEMA, Evidence, EvidenceFile, Inspection, is_complete
 from controller.settings import Settings
@@ -54,6 +54,7 @@ class Case:
         self._settings = settings or Settings()
         self._watch = watch
         self._stack = ExitStack()
+        self._cell = ExitStack()
         self._images: list[Image] = []
         self._console = b""
         self._session: dict[str, str] = {}
@@ -67,8 +68,10 @@ class Case:
             self._appliance = provide(self._settings, self._show)
             self._tools |= read_manifest(self._appliance.state).tools
             self._enter_cell(self._appliance)
-        except BaseException:
-            self._stack.close()
+        except BaseException as error:
+            with self._stack:
+                self._cell.close()
+                self._check_unchanged(error)
             raise
         return self
 
@@ -80,14 +83,25 @@ class Case:
     ) -> None:
         with self._stack:  # the descriptors of the evidence stay open until they were compared
             self._cell.close()
-            changes = self.changes()
-        if changes and kind is None:
-            error = EvidenceChanged(
-                "the evidence changed during the run:\n" + "\n".join(changes),
-                hint="find out what else writes to these files, and treat the result as void",
-            )
-            error.changes = changes
-            raise error
+            self._check_unchanged(value)
+
+    def _check_unchanged(self, failure: BaseException | None) -> None:
+        """Raise EvidenceChanged where a file differs; it says what else failed, if anything did.
+
+        An interruption stays one: whoever pressed Ctrl-C has no result that could be void.
+        """
+        changes = self.changes()
+        if not changes or not (failure is None or isinstance(failure, ForensicError)):
+            return
+        besides = f"\nand the run failed: {failure.message}" if failure else ""
+        error = EvidenceChanged(
+            "the evidence changed during the run:\n" + "\n".join(changes) + besides,
+            hint="find out what else writes to these files, and treat the result as void",
+        )
+        error.changes = changes
+        if failure:
+            error.console = failure.console
+        raise error from failure
 
     @property
     def fallback(self) -> str:
@@ -141,7 +155,6 @@ class Case:
 
     def _enter_cell(self, appliance: Provided) -> None:
         descriptors = [file.fd for image in self._images for file in image.files]
-        self._cell = ExitStack()
         self._stack.enter_context(self._cell)
         self._link: Link = self._cell.enter_context(
             cell(state.binds_of(appliance.base, appliance.state, appliance.variant), descriptors)

@@ -107,6 +107,21 @@ def test_evidence_that_changes_during_the_run(tmp_path: Path) -> None:
     assert b"evidence-changed" in stdout
 
 
+def test_change_is_told_even_where_the_run_fails(tmp_path: Path) -> None:
+    image = tmp_path / "office.vmdk"
+    shutil.copy(OFFICE, image)
+    process = started("inspect", "--accel", "tcg", "--json", image)
+    qemu = wait_for(process.pid, QEMU)
+    with image.open("ab") as file:
+        file.write(b"x")
+    os.kill(qemu, signal.SIGKILL)
+    stdout, stderr = process.communicate(timeout=70)
+    assert process.returncode == 5, stderr
+    assert stdout == b""
+    assert b"changed during the run" in stderr
+    assert b"and the run failed" in stderr
+
+
 def test_two_runs_at_once_on_the_same_image() -> None:
     first, second = _start(), _start()
     for process in (first, second):
