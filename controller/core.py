@@ -155,7 +155,9 @@ class Core:
         limit_memory()
         with self._phase("session", "open the session"):
             session = ssh.session(PORT, seconds=order.seconds, note=self._note)
-            self._agent = AgentClient(*self._stack.enter_context(session))
+            channel, meter = self._stack.enter_context(session)
+            self._session["server_draw"] = ssh.server_draw(meter.opening)
+            self._agent = AgentClient(channel, meter)
             self._agent.ping(seconds=order.seconds)
         with self._phase("attach", "attach the evidence"):
             for xml in exports:

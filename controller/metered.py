@@ -9,12 +9,15 @@ from __future__ import annotations
 import socket
 import time
 
+_OPENING_BYTES = 512
+
 
 class Metered:
     """A connected socket with a budget of bytes to receive and a deadline, both per phase.
 
     Offers what paramiko.Transport wants of a socket: send, recv, close, settimeout. When a
-    limit is passed, `broken` says which, and the connection reads as ended.
+    limit is passed, `broken` says which, and the connection reads as ended. `opening` keeps the
+    first bytes that came.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -23,6 +26,7 @@ class Metered:
         self._deadline = 0.0
         self._timeout: float | None = None
         self.received = 0
+        self.opening = b""
         self.broken = ""
 
     def allow(self, budget: int, seconds: float) -> None:
@@ -38,6 +42,8 @@ class Metered:
         self._socket.settimeout(min(left, self._timeout or left))
         data = self._socket.recv(min(size, 65536))
         self.received += len(data)
+        if len(self.opening) < _OPENING_BYTES:
+            self.opening = (self.opening + data)[:_OPENING_BYTES]
         self._budget -= len(data)
         if self._budget < 0:
             return self._break("it sent more than was asked for")

@@ -27,6 +27,7 @@ from appliance.protocol import (
     CIPHER,
     KEX,
     KEY,
+    MAC,
     MAX_LINE,
     VERSION,
     Failed,
@@ -161,6 +162,7 @@ def _transport(meter: Metered) -> paramiko.Transport:
     options = transport.get_security_options()
     options.kex = [KEX]
     options.ciphers = [CIPHER]
+    options.digests = [MAC]
     options.key_types = [KEY]
     options.compression = ["none"]
     return transport
@@ -188,6 +190,16 @@ def _open(
     except Exception as error:  # paramiko hands on whatever its parser ran into
         reason = meter.broken or shown(str(error)[:200]) or type(error).__name__
         raise GuestFailed(f"no SSH session with the guest: {reason}") from error
+
+
+def server_draw(opening: bytes) -> str:
+    """The first 16 random bytes that an SSH server sent, as hexadecimal text.
+
+    They are the cookie of its SSH_MSG_KEXINIT (RFC 4253, sections 4.2, 6 and 7.1): after the
+    version line come the packet's length, the padding's, and the number 20.
+    """
+    packet = opening.partition(b"\n")[2]
+    return packet[6:22].hex()
 
 
 def _check_peer(transport: paramiko.Transport, host_key: bytes) -> None:

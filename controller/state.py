@@ -34,7 +34,7 @@ PROOF_SECONDS = 7.0
 class Variant:
     """What a saved state is for; `memory` in MiB.
 
-    Two processors, where the host has them, let sshd start while the agent makes its key:
+    Two processors, where the host has them, let the SSH server work beside the agent:
     measured, a session is open in 1.3 instead of 1.8 seconds.
     """
 

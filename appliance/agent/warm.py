@@ -13,7 +13,7 @@ from appliance.agent.command import run
 from appliance.agent.device import seal
 from appliance.agent.mapper import map_devices
 from appliance.agent.outcome import Outcome
-from appliance.agent.provision import SSHD_PARTS, make_key
+from appliance.agent.provision import make_key
 from appliance.agent.versions import tool_versions
 from appliance.layer import Finding, Layer
 from appliance.protocol import Body, ProtocolError
@@ -75,8 +75,6 @@ def rehearse() -> None:
     _clear(disk)
     tool_versions()
     make_key()
-    for path in SSHD_PARTS:
-        path.read_bytes()
     lvm.standby.fill(2)
 
 

@@ -154,15 +154,18 @@ def test_text_output_escapes_and_names_the_boundary(tmp_path: Path) -> None:
 
 
 def test_python_api_and_fresh_randomness() -> None:
-    draws, keys = set(), set()
+    """Nothing random was drawn before the save, by the kernel, the agent or the SSH server."""
+    draws, server_draws, keys = set(), set(), set()
     for _ in range(3):
         with Case([OFFICE], Settings(accelerator="tcg")) as case:
             result = case.inspect()
             draws.add(case.session["draw"])
+            server_draws.add(case.session["server_draw"])
             keys.add(case.session["host_key"])
         assert result.complete
         assert result.exit_code == 0
-    assert len(draws) == len(keys) == 3
+    assert len(draws) == len(keys) == len(server_draws) == 3
+    assert {len(draw) for draw in server_draws} == {32}
 
 
 def test_keep_log(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from typing import Any
 
 import paramiko
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from appliance.agent.provision import make_key
 from appliance.layer import Kind, Layer, Status
@@ -29,6 +31,7 @@ from appliance.protocol import (
     CIPHER,
     KEX,
     KEY,
+    MAC,
     MAX_LINE,
     VERSION,
     Disk,
@@ -120,12 +123,19 @@ def answer(peer: socket.socket, host_key: str, version: int = VERSION) -> None:
     peer.sendall(json.dumps(body).encode() + b"\n")
 
 
+def as_server_key(private: bytes) -> paramiko.Ed25519Key:
+    """Dropbear's form ends with the seed and the public half."""
+    key = Ed25519PrivateKey.from_private_bytes(private[-64:-32])
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+    return paramiko.Ed25519Key(file_obj=io.StringIO(pem.decode()))
+
+
 def provisioned(peer: socket.socket) -> tuple[paramiko.Ed25519Key, str]:
     """Play the first conversation well; return the host key and the session's public key."""
     order = read_line(peer)
     private, public = make_key()
     answer(peer, public)
-    return paramiko.Ed25519Key(file_obj=io.StringIO(private)), order["client_key"]
+    return as_server_key(private), order["client_key"]
 
 
 class Rules(paramiko.ServerInterface):
@@ -193,7 +203,7 @@ def run_server(
     transport = paramiko.Transport(peer)
     transport.add_server_key(host_key)
     options = transport.get_security_options()
-    for name, value in ({"kex": KEX, "ciphers": CIPHER} | algorithms).items():
+    for name, value in ({"kex": KEX, "ciphers": CIPHER, "digests": MAC} | algorithms).items():
         if name != "key_types":
             setattr(options, name, [value])
     try:
@@ -246,7 +256,7 @@ def test_good_session(tmp_path: Path) -> None:
         private, public = make_key()
         answer(peer, public)
         servers.append(Rules(orders[0]["client_key"]))
-        host_key = paramiko.Ed25519Key(file_obj=io.StringIO(private))
+        host_key = as_server_key(private)
         run_server(peer, host_key, servers[0], reply_to_ping, {})
 
     with Guest(tmp_path, play) as guest:  # noqa: SIM117
@@ -422,7 +432,7 @@ def test_wrong_host_key(tmp_path: Path) -> None:
 
     def play(peer: socket.socket) -> None:
         _, client_key = provisioned(peer)
-        other = paramiko.Ed25519Key(file_obj=io.StringIO(make_key()[0]))
+        other = as_server_key(make_key()[0])
         run_server(peer, other, Watching(client_key), lambda *_: None, {})
 
     assert isinstance(fails(tmp_path, play, "not the one that it announced"), GuestHostile)
@@ -436,8 +446,12 @@ WEAK: list[dict[str, str]] = [
     {"ciphers": "3des-cbc"},
     {"ciphers": "aes128-cbc"},
     {"ciphers": "aes256-cbc"},
-    {"ciphers": "aes256-ctr"},
+    {"ciphers": "aes128-ctr"},
     {"ciphers": "aes128-gcm@openssh.com"},
+    {"ciphers": "aes256-gcm@openssh.com"},
+    {"digests": "hmac-sha1"},
+    {"digests": "hmac-sha2-512"},
+    {"digests": "hmac-md5"},
 ]
 
 
@@ -481,6 +495,7 @@ def test_what_the_client_offers(tmp_path: Path) -> None:
     # paramiko adds the certificate; the key that comes is compared with the announced one.
     assert keys == [KEY, f"{KEY}-cert-v01@openssh.com"]
     assert ciphers == [[CIPHER], [CIPHER]]
+    assert lists[4:6] == [[MAC], [MAC]]
     assert lists[6:8] == [["none"], ["none"]]
 
 
