@@ -2,34 +2,148 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
+import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from images.detect import Format
+from images.errors import Locked
 from images.evidence import EvidenceFile
-from images.image import Image
-from images.qmp import Qmp, QmpError
+from images.graph import Node, Piece, Plan
+from images.qmp import Qmp, QmpClosed, QmpError
 from images.raw import SECTOR
-from images.vmdk import SplitVmdk
 
 TOP = "image"
+_WRONG_KEY = "Invalid password"
+"""What QEMU says (crypto/block-luks.c) when no key slot opens."""
+_WITH_BACKING = frozenset({"qcow2", "qcow", "qed", "vmdk"})
+_READ_ONLY = {"read-only": True, "auto-read-only": False}
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
 
-def build(image: Image, qmp: Qmp) -> None:
-    """Hand over the files and add the node `TOP`. Raises QmpError.
+def build(plan: Plan, qmp: Qmp, keys: Sequence[bytes] = ()) -> int:
+    """Hand over the files and add the node `TOP`; `keys` are tried on what is encrypted.
+    Returns the size of the disk in bytes.
 
-    QEMU must agree about the size of the disk, or the image means something else to it.
+    Raises QmpError, and Locked where no key fits. QEMU must agree about the size of the disk, or
+    the image means something else to it.
     """
-    sets = _DescriptorSets(qmp)
-    if isinstance(image.details, SplitVmdk):
-        file = _split_vmdk(image.details, sets)
-    else:
-        file = sets.add_evidence(image.files[0])
-    _add_nodes(qmp, image.format, file)
-    _check_size(qmp, image.virtual_size)
+    secrets = [_secret(number, key, qmp) for number, key in enumerate(keys)]
+    _Builder(plan, qmp, secrets).add(plan.top, TOP)
+    for name in secrets:
+        qmp.command("object-del", {"id": name})
+    return _checked_size(qmp, plan.size)
+
+
+def _secret(number: int, key: bytes, qmp: Qmp) -> str:
+    name = f"key{number}"
+    data = base64.b64encode(key).decode()
+    qmp.command("object-add", {"qom-type": "secret", "id": name, "data": data, "format": "base64"})
+    return name
+
+
+def parts(plan: Plan) -> int:
+    """The files that the exporter opens, counting those that only exist in memory."""
+
+    def below(node: Node | None) -> int:
+        if node is None:
+            return 0
+        joined = 1 + sum(piece.file is None for piece in node.pieces) if node.pieces else 0
+        return joined + below(node.source) + below(node.backing) + below(node.data)
+
+    return len(plan.files) + below(plan.top)
+
+
+class _Builder:
+    """Adds nodes from the bottom up, so that QEMU never has to look for one."""
+
+    def __init__(self, plan: Plan, qmp: Qmp, secrets: Sequence[str]) -> None:
+        self._path = plan.path
+        self._files = plan.files
+        self._qmp = qmp
+        self._secrets = secrets
+        self._sets = _DescriptorSets(qmp)
+        self._names = (f"node{number}" for number in itertools.count())
+
+    def add(self, node: Node, name: str) -> str:
+        """Add a node and what is below it; return its name."""
+        options: dict[str, object] = {}
+        if node.driver != "raw-device":
+            options["driver"] = node.driver
+            options["file"] = self._source(node)
+        else:
+            options["driver"] = "raw"
+            options["file"] = self._protocol(self._evidence(node.file), "host_device")
+        if node.driver in _WITH_BACKING:
+            options["backing"] = self.add(node.backing, next(self._names)) if node.backing else None
+        if node.data:
+            options["data-file"] = self.add(node.data, next(self._names))
+        if node.size is not None:
+            options["size"] = node.size
+        add = {"node-name": name, **options, **_READ_ONLY}
+        if node.encryption:
+            self._unlock(node, add)
+        else:
+            self._qmp.command("blockdev-add", add)
+        return name
+
+    def _unlock(self, node: Node, add: dict[str, object]) -> None:
+        for secret in self._secrets:
+            encrypt = {"format": node.encryption, "key-secret": secret}
+            try:
+                self._qmp.command("blockdev-add", {**add, "encrypt": encrypt})
+            except QmpError as error:
+                if isinstance(error, QmpClosed) or _WRONG_KEY not in str(error):
+                    raise
+            else:
+                return
+        tried = len(self._secrets)
+        raise Locked(
+            "is encrypted (LUKS), and "
+            + (f"none of the {tried} keys opens it" if tried > 1 else "")
+            + ("the key does not open it" if tried == 1 else "")
+            + ("no key was given" if not tried else ""),
+            path=self._path,
+            hint="give its passphrase with --key diskN:file:PATH or --key diskN:prompt",
+        )
+
+    def _source(self, node: Node) -> str:
+        if node.source:
+            return self.add(node.source, next(self._names))
+        if node.pieces:
+            return self._protocol(self._joined(node), "file")
+        return self._protocol(self._evidence(node.file), "file")
+
+    def _protocol(self, file: str, driver: str) -> str:
+        name = next(self._names)
+        options = {"driver": driver, "node-name": name, "filename": file, **_READ_ONLY}
+        self._qmp.command("blockdev-add", options)
+        return name
+
+    def _evidence(self, number: int | None) -> str:
+        if number is None:
+            raise ValueError("a node without a file")
+        return self._sets.add_evidence(self._files[number])
+
+    def _joined(self, node: Node) -> str:
+        """QEMU gets a descriptor of ours, made of checked values; never the one from the image."""
+        lines = ["# Disk DescriptorFile", "version=1", f"CID={node.content_id:08x}"]
+        lines += [f"parentCID={node.parent_id:08x}", 'createType="twoGbMaxExtentSparse"']
+        lines += [self._extent(piece) for piece in node.pieces]
+        text = "\n".join(lines).encode() + b"\n"
+        with _memory(text, len(text)) as descriptor:
+            return self._sets.add(descriptor)
+
+    def _extent(self, piece: Piece) -> str:
+        sectors = piece.sectors
+        if piece.file is None:
+            # QEMU would skip a ZERO extent and move all that follows.
+            with _memory(piece.content, sectors * SECTOR) as memory:
+                return f'RW {sectors} FLAT "{self._sets.add(memory)}" 0'
+        offset = f" {piece.offset}" if piece.type == "FLAT" else ""
+        return f'RW {sectors} {piece.type} "{self._evidence(piece.file)}"{offset}'
 
 
 class _DescriptorSets:
@@ -60,24 +174,6 @@ class _DescriptorSets:
         return f"/dev/fdset/{number}"
 
 
-def _split_vmdk(details: SplitVmdk, sets: _DescriptorSets) -> str:
-    """QEMU gets a descriptor of ours, made of checked values; never the one from the image."""
-    lines = ["# Disk DescriptorFile", "version=1", "CID=00000001", "parentCID=ffffffff"]
-    lines.append(f'createType="{details.create_type}"')
-    for extent in details.extents:
-        if extent.file is None:
-            # QEMU would skip a ZERO extent and move all that follows.
-            with _memory(b"", extent.sectors * SECTOR) as zeroes:
-                lines.append(f'RW {extent.sectors} FLAT "{sets.add(zeroes)}" 0')
-            continue
-        offset = f" {extent.offset}" if extent.type == "FLAT" else ""
-        name = sets.add_evidence(extent.file)
-        lines.append(f'RW {extent.sectors} {extent.type} "{name}"{offset}')
-    text = "\n".join(lines).encode() + b"\n"
-    with _memory(text, len(text)) as descriptor:
-        return sets.add(descriptor)
-
-
 def _reopened(descriptor: int) -> int:
     return os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
 
@@ -99,22 +195,13 @@ def _memory(content: bytes, size: int) -> Iterator[int]:
         os.close(readable)
 
 
-def _add_nodes(qmp: Qmp, form: Format, file: str) -> None:
-    read_only = {"read-only": True, "auto-read-only": False}
-    protocol = {"driver": "file", "node-name": "file", "filename": file, **read_only}
-    qmp.command("blockdev-add", protocol)
-    backing = {} if form is Format.RAW else {"backing": None}
-    top = {"driver": str(form), "node-name": TOP, "file": "file", **read_only, **backing}
-    qmp.command("blockdev-add", top)
-
-
-def _check_size(qmp: Qmp, expected: int) -> None:
+def _checked_size(qmp: Qmp, expected: int | None) -> int:
     nodes = qmp.command("query-named-block-nodes", {"flat": True})
     for node in nodes if isinstance(nodes, list) else []:
         if isinstance(node, dict) and node.get("node-name") == TOP:
             image = node.get("image")
             size = image.get("virtual-size") if isinstance(image, dict) else None
-            if size == expected:
-                return
+            if isinstance(size, int) and size == expected:
+                return size
             raise QmpError(f"it sees a disk of {size} bytes, the header says {expected}")
     raise QmpError("it does not know the image that was just added")

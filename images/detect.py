@@ -14,7 +14,7 @@ _FOOTER = 512
 
 
 class Format(StrEnum):
-    """The ones after vmdk are recognised so that they are never taken for raw disks."""
+    """The ones after xz are recognised so that they are never taken for raw disks."""
 
     RAW = "raw"
     QCOW2 = "qcow2"
@@ -25,13 +25,26 @@ class Format(StrEnum):
     VHDX = "vhdx"
     VDI = "vdi"
     EWF = "ewf"
+    GZIP = "gzip"
+    XZ = "xz"
     AFF = "aff"
     DMG = "dmg"
     PARALLELS = "parallels"
     BOCHS = "bochs"
 
 
-SUPPORTED = frozenset({Format.RAW, Format.QCOW2, Format.VMDK})
+_WITH_HEADER = frozenset(
+    {
+        Format.QCOW2,
+        Format.VMDK,
+        Format.QCOW1,
+        Format.QED,
+        Format.VHD,
+        Format.VHDX,
+        Format.VDI,
+    }
+)
+"""Those whose first sector has nothing else in it. A fixed VHD is known by its end alone."""
 
 _MAGIC: tuple[tuple[int, bytes, Format], ...] = (
     (0, b"KDMV", Format.VMDK),
@@ -46,6 +59,9 @@ _MAGIC: tuple[tuple[int, bytes, Format], ...] = (
     (0, b"LVF\x09\x0d\x0a\xff\x00", Format.EWF),
     (0, b"EVF2\x0d\x0a\x81\x00", Format.EWF),
     (0, b"LEF2\x0d\x0a\x81\x00", Format.EWF),
+    # RFC 1952: deflate is the only method that there is.
+    (0, b"\x1f\x8b\x08", Format.GZIP),
+    (0, b"\xfd7zXZ\x00", Format.XZ),
     (0, b"AFF10\x0d\x0a\x00", Format.AFF),
     (0, b"WithoutFreeSpace", Format.PARALLELS),
     (0, b"WithouFreSpacExt", Format.PARALLELS),
@@ -61,8 +77,8 @@ def detect(source: Source) -> Format:
     head = source.read(0, HEAD)
     tail = source.read(max(0, source.size - _FOOTER), _FOOTER)
     found = _by_head(head)
-    # Only these have nothing of their own there; a fixed VHD begins with the disk itself.
-    if found & SUPPORTED and head[510:512] == b"\x55\xaa":
+    # Looked at before the end is: a fixed VHD begins with the disk itself.
+    if found & _WITH_HEADER and head[510:512] == b"\x55\xaa":
         found.add(Format.RAW)
     found |= _by_tail(tail)
     if not found:

@@ -40,6 +40,10 @@ class Unsupported(ImageError):
     """A known thing that this version does not open."""
 
 
+class Locked(ImageError):
+    """It is encrypted, and no key that was given opens it."""
+
+
 class ExportFailed(ImageError):
     """The sandboxed exporter did not start, refused the image, or crashed on it."""
 

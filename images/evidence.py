@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from images.errors import ImageError, MalformedImage, PolicyViolation, Unreadable, Unsupported
+from images.errors import ImageError, MalformedImage, PolicyViolation, Unreadable
 from images.quoting import shown
 
 MAX_READ = 8 << 20
-_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Source(Protocol):
@@ -60,7 +60,10 @@ class Identity:
     ctime_ns: int
 
     @classmethod
-    def of(cls, status: os.stat_result) -> Identity:
+    def of(cls, status: os.stat_result, size: int | None = None) -> Identity:
+        """`size` is that of a block device, whose node's times say nothing about its content."""
+        if stat.S_ISBLK(status.st_mode):
+            return cls(status.st_rdev, status.st_ino, size or 0, 0, 0)
         return cls(
             status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
         )
@@ -79,12 +82,13 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class EvidenceFile:
-    """An open regular file. `path` is as the user or the descriptor named it."""
+    """An open regular file or block device. `path` is as the user or the descriptor named it."""
 
     path: Path
     resolved: Path
     fd: int
     identity: Identity
+    is_device: bool = False
 
     @property
     def size(self) -> int:
@@ -114,17 +118,24 @@ class EvidenceFile:
         """Each difference from when it was opened, in words; empty when nothing changed."""
         found = [
             f"open file: {line}"
-            for line in self.identity.differences(Identity.of(os.fstat(self.fd)))
+            for line in self.identity.differences(Identity.of(os.fstat(self.fd), size_of(self.fd)))
         ]
         try:
-            now = Identity.of(self.resolved.stat(follow_symlinks=False))
-            given = Identity.of(self.path.stat())
+            # A device's size is asked of the open one: by its name it would be opened again.
+            now = Identity.of(self.resolved.stat(follow_symlinks=False), self.size)
+            given = Identity.of(self.path.stat(), self.size)
         except OSError as error:
             return [*found, f"path: no longer accessible ({error.strerror})"]
         found += [f"path: {line}" for line in self.identity.differences(now)]
         if (given.device, given.inode) != (now.device, now.inode):
             found.append("path: the name as given now leads to another file")
         return found
+
+
+def size_of(fd: int) -> int:
+    """Bytes in a regular file or a block device."""
+    status = os.fstat(fd)
+    return os.lseek(fd, 0, os.SEEK_END) if stat.S_ISBLK(status.st_mode) else status.st_size
 
 
 @contextlib.contextmanager
@@ -134,104 +145,74 @@ def opened(path: Path) -> Iterator[EvidenceFile]:
     try:
         resolved = path.resolve(strict=True)
     except (OSError, RuntimeError, ValueError) as error:
-        raise _unreadable(error, path) from error
-    file = _open(path, resolved, str(resolved), None)
+        raise unreadable(error, path) from error
     try:
-        yield file
-    finally:
-        os.close(file.fd)
-
-
-@contextlib.contextmanager
-def opened_beside(owner: EvidenceFile, untrusted_name: bytes) -> Iterator[EvidenceFile]:
-    """A companion that the image `owner` names: only a plain name in the same folder.
-
-    Raises PolicyViolation for anything that leads elsewhere, links included.
-    """
-    name = _checked_name(owner, untrusted_name)
-    folder = owner.resolved.parent
-    try:
-        directory = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        descriptor = os.open(resolved, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
-        raise _unreadable(error, folder) from error
+        raise unreadable(error, path) from error
     try:
-        # Shown as the user named the owner, not by where that is.
-        beside = owner.path.parent
-        shown_folder = beside if beside.resolve() == folder else folder
-        file = _open(shown_folder / name, folder / name, name, directory, owner)
+        file = opened_descriptor(descriptor, path, resolved)
     finally:
-        os.close(directory)
+        os.close(descriptor)
     try:
         yield file
     finally:
         os.close(file.fd)
 
 
-def _checked_name(owner: EvidenceFile, untrusted_name: bytes) -> str:
-    plain = untrusted_name not in (b"", b".", b"..") and len(untrusted_name) <= 255
-    if not plain or any(byte in untrusted_name for byte in (b"/", b"\\", b":", b"\0")):
-        raise PolicyViolation(
-            f'names the companion file "{shown(untrusted_name[:300])}", which is not a plain name '
-            "in the same folder",
-            path=owner.path,
-            hint="put all parts of the disk into one folder and correct the descriptor in a copy",
-        )
-    return os.fsdecode(untrusted_name)
-
-
-def _open(
-    path: Path,
-    resolved: Path,
-    name: str,
-    directory: int | None,
-    owner: EvidenceFile | None = None,
+def opened_descriptor(
+    descriptor: int, path: Path, resolved: Path, owner: EvidenceFile | None = None
 ) -> EvidenceFile:
+    """The file behind an O_PATH descriptor, opened for reading; the caller closes its `fd`.
+
+    There is no second look at its name: what was checked is what is opened.
+    """
     try:
         # Looked at before it is opened: opening a device can already have effects.
-        _require_regular(os.stat(name, dir_fd=directory, follow_symlinks=False), path, owner)
-        fd = _open_untouched(name, directory)
-    except (OSError, ValueError) as error:
-        raise _unreadable(error, path, owner) from error
+        status = os.fstat(descriptor)
+        _require_disk(status, path, owner)
+        # For a device: refused while the kernel itself uses it, and kept from it meanwhile.
+        exclusive = os.O_EXCL if stat.S_ISBLK(status.st_mode) else 0
+        fd = _open_untouched(f"/proc/self/fd/{descriptor}", _FLAGS | exclusive)
+    except OSError as error:
+        raise unreadable(error, path, owner) from error
     try:
-        status = os.fstat(fd)
-        _require_regular(status, path, owner)
-        _require_content(status, path)
+        identity = Identity.of(os.fstat(fd), size_of(fd))
+        _require_content(identity, path)
     except BaseException:
         os.close(fd)
         raise
-    return EvidenceFile(path, resolved, fd, Identity.of(status))
+    return EvidenceFile(path, resolved, fd, identity, stat.S_ISBLK(status.st_mode))
 
 
-def _open_untouched(name: str, directory: int | None) -> int:
+def _open_untouched(name: str, flags: int) -> int:
     try:
         # The access time is evidence too; only the owner may ask for this.
-        return os.open(name, _FLAGS | os.O_NOATIME, dir_fd=directory)
+        return os.open(name, flags | os.O_NOATIME)
     except PermissionError:
-        return os.open(name, _FLAGS, dir_fd=directory)
+        return os.open(name, flags)
 
 
-def _require_regular(status: os.stat_result, path: Path, owner: EvidenceFile | None) -> None:
+def _require_disk(status: os.stat_result, path: Path, owner: EvidenceFile | None) -> None:
     mode = status.st_mode
-    if stat.S_ISREG(mode):
+    if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
         return
     if owner is not None:
         raise PolicyViolation(
             f"is {_kind(mode)}, but {shown(str(owner.path))} names it as a part of its disk; "
-            "only regular files are accepted",
+            "only regular files and block devices are accepted",
             path=path,
             hint="replace it by the real file, in a copy of the evidence",
         )
-    if stat.S_ISBLK(mode):
-        raise Unsupported(
-            "is a block device; devices are not supported yet",
-            path=path,
-            hint="make an image of it first and name that",
-        )
-    raise Unreadable(f"is {_kind(mode)}, not a regular file", path=path, hint="name an image file")
+    raise Unreadable(
+        f"is {_kind(mode)}, not a regular file or a block device",
+        path=path,
+        hint="name an image file",
+    )
 
 
-def _require_content(status: os.stat_result, path: Path) -> None:
-    if status.st_size == 0:
+def _require_content(identity: Identity, path: Path) -> None:
+    if identity.size == 0:
         raise Unreadable("is empty", path=path, hint="check that the copy is complete")
 
 
@@ -242,22 +223,24 @@ def _kind(mode: int) -> str:
         stat.S_IFIFO: "a named pipe",
         stat.S_IFSOCK: "a socket",
         stat.S_IFCHR: "a character device",
-        stat.S_IFBLK: "a block device",
     }
     return kinds.get(stat.S_IFMT(mode), "a special file")
 
 
-def _unreadable(error: Exception, path: Path, owner: EvidenceFile | None = None) -> ImageError:
+def unreadable(error: Exception, path: Path, owner: EvidenceFile | None = None) -> ImageError:
+    """The error of the operating system for `path`, which `owner` names, in words of ours."""
     code = error.errno if isinstance(error, OSError) else None
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
     if code == errno.ENOENT:
         reason, hint = "does not exist", "check the name"
         if owner is not None:
-            hint = "get the missing part; all parts must lie in one folder"
+            hint = "get the missing part"
     elif code in (errno.EACCES, errno.EPERM):
         reason, hint = "may not be read by this user", "change its permissions or use sudo"
     elif code == errno.ELOOP:
         reason, hint = "is a symbolic link (or a loop of them)", "name the file itself"
+    elif code == errno.EBUSY:
+        reason, hint = "is in use: mounted, or part of a volume of this host", "unmount it first"
     elif code in (errno.EMFILE, errno.ENFILE):
         reason, hint = "too many open files", "raise the limit with ulimit -n"
     else:

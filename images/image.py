@@ -6,83 +6,95 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from images import qcow2, raw, vmdk
-from images.detect import SUPPORTED, Format, detect, is_text_descriptor
+from images import compressed, ewf_set, flat, qcow1, qcow2, qed, vdi, vhd, vhdx, vmdk
+from images.chain import Chain, Link, Opener
+from images.detect import Format, detect
 from images.errors import Unsupported
 from images.evidence import EvidenceFile, opened
-from images.qcow2 import Qcow2Header
-from images.raw import RawLayout
-from images.vmdk import SingleFileVmdk, SplitVmdk
+from images.graph import Plan
+from images.quoting import shown
+from images.reference import Reach
 
-Details = RawLayout | Qcow2Header | SingleFileVmdk | SplitVmdk
-
-_HEAD = 4096
+_OPENERS: dict[Format, Opener] = {
+    Format.RAW: flat.open_link,
+    Format.QCOW2: qcow2.open_link,
+    Format.VMDK: vmdk.open_link,
+    Format.VHD: vhd.open_link,
+    Format.VHDX: vhdx.open_link,
+    Format.VDI: vdi.open_link,
+    Format.QED: qed.open_link,
+    Format.QCOW1: qcow1.open_link,
+    Format.EWF: ewf_set.open_link,
+    Format.GZIP: compressed.open_gzip,
+    Format.XZ: compressed.open_xz,
+}
+_WITH_SNAPSHOTS = (Format.QCOW2,)
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image that may be exported. `virtual_size` is the size of its disk in bytes.
+    """An image that may be exported; `chain` is its links, the one that the user named first.
 
-    `files` is everything that belongs to it, the file that the user named first; they are open
-    as long as the stack that was given to `open_image`. `notes` are findings to be shown.
+    `files` is everything that belongs to it, in the order of finding; they are open as long as
+    the stack that was given to `open_image`. `notes` are findings to be shown.
     """
 
-    path: Path
-    format: Format
-    virtual_size: int
     files: tuple[EvidenceFile, ...]
-    details: Details
+    chain: tuple[Link, ...]
     notes: tuple[str, ...]
 
+    @property
+    def path(self) -> Path:
+        """As the user named it."""
+        return self.chain[0].path
 
-def open_image(path: Path, *, stack: ExitStack, declared: Format | None = None) -> Image:
+    @property
+    def format(self) -> Format:
+        """The format of the file that the user named."""
+        return self.chain[0].format
+
+    @property
+    def virtual_size(self) -> int | None:
+        """The size of the disk in bytes, None where it is only known when all was unpacked."""
+        return self.chain[0].virtual_size
+
+    @property
+    def plan(self) -> Plan:
+        """How to export it."""
+        return Plan(self.path, self.virtual_size, self.files, self.chain[0].node)
+
+
+def open_image(
+    path: Path,
+    *,
+    stack: ExitStack,
+    declared: Format | None = None,
+    reach: Reach | None = None,
+    snapshot: str | None = None,
+) -> Image:
     """Open the image and check it; only ImageErrors come out, whatever the file holds.
 
     `declared` overrides the detection: a disk declared raw is served byte for byte, whatever
-    its first bytes look like.
+    its first bytes look like. References are followed inside the image's folder and `reach`.
+    `snapshot` is the name or ID of an internal snapshot to be shown instead of the current state.
     """
     file = stack.enter_context(opened(path))
     form = declared or detect(file)
-    if form not in SUPPORTED:
+    if snapshot is not None and form not in _WITH_SNAPSHOTS:
         raise Unsupported(
-            f"is an image in the format {form}, which is not supported yet",
+            f"is an image in the format {form}, which has no internal snapshots",
             path=file.path,
-            hint="convert it to raw or qcow2 where it can be trusted",
+            hint="leave --snapshot out; for a chain of snapshot files name the last file",
         )
-    details = _details(file, form, stack)
-    companions = details.files if isinstance(details, SplitVmdk) else ()
-    return Image(
-        path=file.path,
-        format=form,
-        virtual_size=details.virtual_size,
-        files=(file, *companions),
-        details=details,
-        notes=tuple(_notes(details)),
-    )
+    chain = Chain(_OPENERS, stack, reach or Reach(), snapshot)
+    top = chain.open(file, form)
+    links = top.below
+    return Image(files=chain.files, chain=links, notes=tuple(_notes(links)))
 
 
-def _details(file: EvidenceFile, form: Format, stack: ExitStack) -> Details:
-    if form is Format.RAW:
-        return raw.parse(file)
-    if form is Format.QCOW2:
-        return qcow2.parse(file)
-    if is_text_descriptor(file.read(0, _HEAD)):
-        return vmdk.open_split(file, stack)
-    return vmdk.open_single(file)
-
-
-def _notes(details: Details) -> list[str]:
-    notes = []
-    if isinstance(details, RawLayout) and details.padded:
-        notes.append("the file size is not a multiple of 512; the last sector is filled with zeros")
-    if isinstance(details, Qcow2Header):
-        if details.corrupt:
-            notes.append("the image is marked corrupt")
-        if details.dirty:
-            notes.append("the image was not closed cleanly (marked dirty)")
-        if details.snapshots:
-            notes.append(
-                f"the image has {details.snapshots} internal snapshots; "
-                "only its current state is shown"
-            )
+def _notes(links: tuple[Link, ...]) -> list[str]:
+    """Those of the links below the first name the file that they are about."""
+    notes = list(links[0].notes)
+    for link in links[1:]:
+        notes += [f"{shown(str(link.path))}: {note}" for note in link.notes]
     return notes

@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from images.process import Limits
@@ -26,12 +27,43 @@ _DROP_ROOT = (
 _MERGED = ("bin", "lib", "lib32", "lib64", "sbin")
 
 
-def limits(files: int, *, cpu: int | None = None) -> Limits:
-    """For an exporter that holds `files` evidence files open; `cpu` in seconds."""
+_ADDRESS_SPACE = 6 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What one kind of exporter needs besides.
+
+    `folders` of the host, each seen read-only at the path that it is mapped to. `filter` is a
+    descriptor from which bubblewrap reads a filter of system calls (images.seccomp).
+    """
+
+    folders: Mapping[Path, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    filter: int | None = None
+
+    def argv(self) -> list[str]:
+        """As bubblewrap takes them."""
+        options: list[str] = []
+        for source, target in self.folders.items():
+            options += ["--ro-bind", str(source), target]
+        for name, value in self.environment.items():
+            options += ["--setenv", name, value]
+        if self.filter is not None:
+            options += ["--seccomp", str(self.filter)]
+        return options
+
+
+def limits(files: int, *, cpu: int | None = None, address_space: int = _ADDRESS_SPACE) -> Limits:
+    """For an exporter that holds `files` evidence files open.
+
+    `cpu` in seconds of processor time, `address_space` in bytes.
+    """
     return Limits(
-        # QEMU reads with up to 64 threads, each with a stack of 8 MiB and an arena of 64 MiB of
-        # addresses. Measured: with 1 GiB, one in ten images of small clusters gave read errors.
-        address_space=6 << 30,
+        # By default for QEMU, which reads with up to 64 threads, each with a stack of 8 MiB and an
+        # arena of 64 MiB of addresses. Measured: with 1 GiB, one in ten images of small clusters
+        # gave read errors.
+        address_space=address_space,
         open_files=256 + 4 * files,
         processes=64,
         file_size=0,
@@ -42,13 +74,16 @@ def limits(files: int, *, cpu: int | None = None) -> Limits:
     )
 
 
-def command(argv: Sequence[str], resource_limits: Limits) -> list[str]:
+def command(
+    argv: Sequence[str], resource_limits: Limits, extras: Extras | None = None
+) -> list[str]:
     """`argv` inside the sandbox; descriptors that the caller passes on stay open in it.
 
     The limits apply inside: there the number of processes counts only the sandbox's own.
     """
     drop = _DROP_ROOT if os.geteuid() == 0 else ()
-    return [*drop, *_bubblewrap(), *resource_limits.argv(), *argv]
+    more = extras.argv() if extras is not None else []
+    return [*drop, *_bubblewrap(more), *resource_limits.argv(), *argv]
 
 
 def kill(pid: int) -> None:
@@ -76,7 +111,7 @@ def _children(pid: int) -> list[int]:
     return [int(word) for word in text.split()]
 
 
-def _bubblewrap() -> list[str]:
+def _bubblewrap(more: Sequence[str]) -> list[str]:
     return [
         "/usr/bin/bwrap",
         "--unshare-user",
@@ -92,6 +127,7 @@ def _bubblewrap() -> list[str]:
         # QEMU tries file locks on it before it uses them.
         *("--dev-bind", "/dev/null", "/dev/null"),
         *("--dir", "/run"),
+        *more,
         *("--remount-ro", "/"),
         *("--chdir", "/"),
         "--",

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from images.errors import MalformedImage, PolicyViolation, Unsupported
 from images.evidence import Source
+from images.graph import NO_PARENT
 from images.quoting import shown
 from images.raw import MAX_VIRTUAL_SIZE, SECTOR
 
@@ -26,6 +27,7 @@ class Access(StrEnum):
 
 class ExtentType(StrEnum):
     FLAT = "FLAT"
+    VMFS = "VMFS"
     SPARSE = "SPARSE"
     ZERO = "ZERO"
 
@@ -43,10 +45,16 @@ class ExtentLine:
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """`create_type` is one of the types known here; extents in the order of the disk."""
+    """`create_type` is one of the types known here; extents in the order of the disk.
+
+    The content IDs are numbers of 32 bits; `untrusted_parent` is the parent's name, if any.
+    """
 
     create_type: str
     extents: tuple[ExtentLine, ...]
+    content_id: int | None
+    parent_id: int
+    untrusted_parent: bytes | None
 
     @property
     def sectors(self) -> int:
@@ -58,10 +66,17 @@ SEPARATE_TYPES = {
     "monolithicFlat": ExtentType.FLAT,
     "twoGbMaxExtentFlat": ExtentType.FLAT,
     "twoGbMaxExtentSparse": ExtentType.SPARSE,
+    "vmfs": ExtentType.VMFS,
 }
+"""With what their extents are; a vmfs one is flat and begins at its file's start."""
 
-_PARENT_CID = re.compile(rb"parentCID([^\n]*)")
-_NO_PARENT = re.compile(rb"[ \t]*=[ \t]*\"?(?:0x)?f{8}\"?[ \t\r]*\Z", re.IGNORECASE)
+_CONTENT_ID = re.compile(rb"^[ \t]*CID[ \t]*=[ \t]*([0-9a-fA-F]{1,8})[ \t\r]*$", re.MULTILINE)
+_PARENT_ID = re.compile(
+    rb"^[ \t]*parentCID[ \t]*=[ \t]*\"?(?:0x)?([0-9a-fA-F]{1,8})\"?[ \t\r]*$", re.MULTILINE
+)
+_PARENT_NAME = re.compile(
+    rb"^[ \t]*parentFileNameHint[ \t]*=[ \t]*\"([^\"\r\n]+)\"[ \t\r]*$", re.MULTILINE
+)
 _CREATE_TYPE = re.compile(rb"^[ \t]*createType[ \t]*=[ \t]*\"([^\"\n]*)\"[ \t\r]*$", re.MULTILINE)
 _EXTENT_START = re.compile(rb"[ \t]*(?:RW|RDONLY|NOACCESS)[ \t]")
 _EXTENT = re.compile(
@@ -70,29 +85,30 @@ _EXTENT = re.compile(
 )
 
 
-def refuse_parent(source: Source, untrusted_bytes: bytes) -> None:
-    """Raise PolicyViolation if any byte of the range could name a parent.
+def refuse_hidden_parent(
+    source: Source, untrusted_bytes: bytes, untrusted_text: bytes = b""
+) -> None:
+    """Raise PolicyViolation where anything but a line of the descriptor could name a parent.
 
-    QEMU finds `parentFileNameHint` with strstr(): in comments and other keys' values too.
+    QEMU finds the words with strstr(): in comments, in other keys' values and behind the text's
+    end too. `untrusted_text` is the part whose well-formed lines are read as what they are.
     """
-    found = b"parentFileNameHint" in untrusted_bytes
-    for match in _PARENT_CID.finditer(untrusted_bytes):
-        value = match[1].split(b"\0", 1)[0]
-        found = found or _NO_PARENT.match(value) is None
-    if found:
-        raise PolicyViolation(
-            "depends on another image (VMDK parent)",
-            path=source.path,
-            hint="name a self-contained image, for example a consolidated snapshot",
-        )
+    for word, line in ((b"parentFileNameHint", _PARENT_NAME), (b"parentCID", _PARENT_ID)):
+        if untrusted_bytes.count(word) != len(line.findall(untrusted_text)):
+            raise PolicyViolation(
+                f"has {word.decode()} where it is not a line of its descriptor; other programs "
+                "could take it for one",
+                path=source.path,
+                hint="this may be an attack: find out where the image came from",
+            )
 
 
 def parse(source: Source, untrusted_bytes: bytes) -> Descriptor:
     """Check a whole descriptor. Raises MalformedImage, PolicyViolation or Unsupported."""
     if len(untrusted_bytes) > MAX_BYTES:
         raise MalformedImage("its descriptor is larger than 1 MiB", path=source.path)
-    refuse_parent(source, untrusted_bytes)
     text = untrusted_bytes.split(b"\0", 1)[0]
+    refuse_hidden_parent(source, untrusted_bytes, text)
     create_type = _create_type(source, text)
     lines = [line for line in text.split(b"\n") if _EXTENT_START.match(line)]
     if not 0 < len(lines) <= MAX_EXTENTS:
@@ -100,10 +116,31 @@ def parse(source: Source, untrusted_bytes: bytes) -> Descriptor:
             f"its descriptor lists {len(lines)} extents; 1 to {MAX_EXTENTS} are possible",
             path=source.path,
         )
-    descriptor = Descriptor(create_type, tuple(_extent(source, line) for line in lines))
+    descriptor = Descriptor(
+        create_type, tuple(_extent(source, line) for line in lines), *_ancestry(source, text)
+    )
     if descriptor.sectors > MAX_VIRTUAL_SIZE // SECTOR:
         raise MalformedImage("its extents add up to an impossible size", path=source.path)
     return descriptor
+
+
+def _ancestry(source: Source, text: bytes) -> tuple[int | None, int, bytes | None]:
+    """Content ID, parent's content ID, and the parent's name."""
+    own = [int(each, 16) for each in _CONTENT_ID.findall(text)]
+    above = [int(each, 16) for each in _PARENT_ID.findall(text)]
+    names = _PARENT_NAME.findall(text)
+    if max(len(own), len(above), len(names)) > 1:
+        raise MalformedImage(
+            "its descriptor gives a content ID or a parent twice", path=source.path
+        )
+    parent_id = above[0] if above else NO_PARENT
+    if (parent_id == NO_PARENT) == bool(names):
+        raise MalformedImage(
+            "its descriptor names a parent without its content ID, or the other way round",
+            path=source.path,
+            hint="correct the descriptor in a copy of the image",
+        )
+    return own[0] if own else None, parent_id, names[0] if names else None
 
 
 def _create_type(source: Source, text: bytes) -> str:
@@ -153,6 +190,7 @@ def _check_extent(source: Source, extent: ExtentLine, line: bytes, *, has_offset
     name_fits = bool(extent.untrusted_name) or extent.type is ExtentType.ZERO
     offset_fits = {
         ExtentType.FLAT: has_offset,
+        ExtentType.VMFS: not extent.offset,
         ExtentType.SPARSE: not has_offset,
         ExtentType.ZERO: True,
     }[extent.type]
