@@ -15,18 +15,29 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from appliance.layer import Finding, Severity
+from appliance.layer import MAX_TEXT, Finding, Severity
 from controller import state
 from controller.cell import cell
 from controller.errors import EvidenceChanged, EvidenceRefused, ForensicError, UsageError
+from controller.integrity import Integrity, refuse_writers
+from controller.keys import keys_for
+from controller.live_domains import domain_writers
+from controller.provenance import compared, describe
 from controller.provide import Provided, provide
-from controller.results import SCHEMA, Evidence, EvidenceFile, Inspection, is_complete
+from controller.results import (
+    SCHEMA,
+    Evidence,
+    Inspection,
+    is_complete,
+)
 from controller.settings import Settings
 from controller.store import read_manifest
-from controller.wire import Inspect, Link, OpenCase, Step, pack_image
+from controller.wire import Inspect, Link, OpenCase, Step
 from images.errors import ImageError
 from images.image import Image, open_image
+from images.live import writers
 from images.quoting import shown
+from images.reference import Reach
 
 MAX_IMAGES = 64
 
@@ -52,6 +63,8 @@ class Case:
             raise UsageError(f"{len(images)} images are more than {MAX_IMAGES}")
         self._paths = [Path(image) for image in images]
         self._settings = settings or Settings()
+        if self._settings.snapshot is not None and len(images) > 1:
+            raise UsageError("--snapshot is for one image", hint="inspect the images one by one")
         self._watch = watch
         self._stack = ExitStack()
         self._cell = ExitStack()
@@ -65,6 +78,9 @@ class Case:
         self._begin = time.monotonic()
         try:
             self._open_images()
+            self._integrity = self._stack.enter_context(
+                Integrity(self._images, self._settings, self._show_bytes)
+            )
             self._appliance = provide(self._settings, self._show)
             self._tools |= read_manifest(self._appliance.state).tools
             self._enter_cell(self._appliance)
@@ -91,6 +107,8 @@ class Case:
         An interruption stays one: whoever pressed Ctrl-C has no result that could be void.
         """
         changes = self.changes()
+        if failure is None and self._settings.verify:
+            changes += self._integrity.differences()
         if not changes or not (failure is None or isinstance(failure, ForensicError)):
             return
         besides = f"\nand the run failed: {failure.message}" if failure else ""
@@ -134,10 +152,11 @@ class Case:
             Inspect(self._settings.timeout), self._watch, seconds=self._settings.timeout
         )
         self._console = done.console
-        findings = [*self._notes(), *done.findings]
+        evidence, failures = self._evidence()
+        findings = [*self._notes(), *failures, *done.findings]
         return Inspection(
             schema=SCHEMA,
-            evidence=[_describe(image) for image in self._images],
+            evidence=evidence,
             layers=done.layers,
             findings=findings,
             complete=is_complete(done.layers, findings),
@@ -148,10 +167,25 @@ class Case:
 
     def _open_images(self) -> None:
         try:
+            reach = Reach.into(self._settings.allowed)
             for path in self._paths:
-                self._images.append(open_image(path, stack=self._stack))
+                image = open_image(
+                    path, stack=self._stack, reach=reach, snapshot=self._settings.snapshot
+                )
+                self._images.append(image)
+            self._writers = self._check_writers()
         except ImageError as error:
             raise EvidenceRefused(str(error), hint=error.hint) from error
+
+    def _check_writers(self) -> list[list[str]]:
+        """A list for each image of who else can write to it, in words."""
+        found = [
+            [str(each) for each in [*writers(image.files), *domain_writers(image.files)]]
+            for image in self._images
+        ]
+        if not self._settings.live:
+            refuse_writers([sentence for each in found for sentence in each])
+        return found
 
     def _enter_cell(self, appliance: Provided) -> None:
         descriptors = [file.fd for image in self._images for file in image.files]
@@ -161,16 +195,45 @@ class Case:
         )
         order = OpenCase(
             state.appliance_of(appliance.base, appliance.state, appliance.variant),
-            [pack_image(image) for image in self._images],
+            [image.plan for image in self._images],
+            [keys_for(f"disk{index}", self._settings.keys) for index in range(len(self._images))],
             self._settings.start_timeout,
         )
         self._timings["prepare"] = round(time.monotonic() - self._begin, 4)
         done = self._link.call(order, self._watch, seconds=self._settings.start_timeout)
         self._timings |= done.timings
         self._session = done.session
+        self._sizes = done.sizes
 
     def _show(self, operation: str) -> None:
         self._watch(Step(operation))
+
+    def _show_bytes(self, operation: str, done: int, total: int) -> None:
+        self._watch(Step(operation, "", done, total))
+
+    def _evidence(self) -> tuple[list[Evidence], list[Finding]]:
+        """What the images are, with their hashes, and what could not be hashed."""
+        files, disks = self._integrity.files(), self._integrity.disks()
+        failures = [
+            Finding(Severity.ERROR, None, "not-hashed", str(outcome)[:MAX_TEXT])
+            for outcome in (*files.values(), *disks)
+            if isinstance(outcome, ImageError)
+        ]
+        evidence = [
+            describe(image, size, files, disk, sentences)
+            for image, size, disk, sentences in zip(
+                self._images, self._sizes, disks, self._writers, strict=True
+            )
+        ]
+        agreement = [
+            finding for index, each in enumerate(evidence) for finding in compared(index, each)
+        ]
+        live = [
+            Finding(Severity.WARNING, None, "evidence-live", sentence[:MAX_TEXT])
+            for sentences in self._writers
+            for sentence in sentences
+        ]
+        return evidence, [*live, *failures, *agreement]
 
     def _notes(self) -> list[Finding]:
         return [
@@ -178,21 +241,3 @@ class Case:
             for index, image in enumerate(self._images)
             for note in image.notes
         ]
-
-
-def _describe(image: Image) -> Evidence:
-    return Evidence(
-        path=_text(image.path),
-        format=image.format,
-        virtual_size=image.virtual_size,
-        files=[EvidenceFile(_text(file.path), file.size) for file in image.files],
-    )
-
-
-def _text(path: Path) -> str:
-    """A path for JSON: text where it is UTF-8, escaped where it is not."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return shown(str(path))
-    return str(path)

@@ -28,6 +28,31 @@ appliance_app = typer.Typer(
 app.add_typer(appliance_app, name="appliance")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+AllowDir = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--allow-dir",
+        metavar="DIR",
+        readable=False,
+        help="Images may refer to files anywhere below DIR, besides those in their own folder.",
+    ),
+]
+Snapshot = Annotated[
+    str | None,
+    typer.Option("--snapshot", metavar="NAME", help="Show this internal snapshot of a qcow2."),
+]
+Keys = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--key",
+        metavar="ADDRESS:file:PATH",
+        help="Passphrase for what is encrypted; also ADDRESS:keyfile:PATH and ADDRESS:prompt.",
+    ),
+]
+KeysFromStdin = Annotated[
+    bool,
+    typer.Option("--keys-from-stdin", help="Read passphrases from stdin, a line each."),
+]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no notes.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Everything that is known.")]
 
@@ -59,6 +84,22 @@ def inspect(  # noqa: PLR0913, PLR0917 - a command has its options
             "-a", "--add", metavar="IMAGE", readable=False, help="One more disk of the same system."
         ),
     ] = None,
+    allow_dir: AllowDir = None,
+    snapshot: Snapshot = None,
+    key: Keys = None,
+    keys_from_stdin: KeysFromStdin = False,
+    hash_: Annotated[
+        str,
+        typer.Option(
+            "--hash", metavar="none|files|all", help="SHA-256 of the files, or of the disks too."
+        ),
+    ] = "files",
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Hash the files again at the end, and compare.")
+    ] = False,
+    live: Annotated[
+        bool, typer.Option("--live", help="Permit evidence that somebody else can write to.")
+    ] = False,
     json: Json = False,
     memory: Annotated[int, typer.Option(metavar="MIB", help="Memory of the guest in MiB.")] = 512,
     accel: Annotated[
@@ -86,6 +127,13 @@ def inspect(  # noqa: PLR0913, PLR0917 - a command has its options
 
     order = Inspecting(
         images=[*images, *(add or [])],
+        allowed=allow_dir or [],
+        snapshot=snapshot,
+        keys=key or [],
+        keys_from_stdin=keys_from_stdin,
+        hash=hash_,
+        verify=verify,
+        live=live,
         json=json,
         memory=memory,
         accelerator=accel,
@@ -97,6 +145,26 @@ def inspect(  # noqa: PLR0913, PLR0917 - a command has its options
     )
     with _taken_down():
         raise typer.Exit(run(order))
+
+
+@app.command()
+def info(
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", help="Disk images.", readable=False)
+    ],
+    allow_dir: AllowDir = None,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show what containers say about themselves, and every file that belongs to them.
+
+    No guest is started. Exit status: 0 all told, 1 a part could not be told, 2 usage, 3 evidence
+    refused or unreadable, 4 the host failed, 5 the evidence changed meanwhile.
+    """
+    from controller import info_report  # noqa: PLC0415 - not for --help
+
+    with _taken_down():
+        raise typer.Exit(info_report.run(images, allow_dir or [], json=json, verbose=verbose))
 
 
 @app.command()

@@ -31,7 +31,6 @@ from controller.places import CAPABILITIES, OUTPUT, PATHS, PORT, STATE
 from controller.wire import (
     Appliance,
     Done,
-    ImageMessage,
     Inspect,
     Link,
     MakeState,
@@ -40,10 +39,10 @@ from controller.wire import (
     ProveKvm,
     Step,
     Trouble,
-    unpack_image,
 )
 from images.errors import ImageError, SandboxFailed
-from images.exporter import exported
+from images.export import exported
+from images.graph import Plan
 from images.quoting import shown
 
 SIGN_OF_LIFE = b"forensic: init"
@@ -140,7 +139,10 @@ class Core:
         # Hashing runs beside what needs no guest; the guest waits for its result.
         checked = self._stack.enter_context(ThreadPoolExecutor(1)).submit(verify, appliance)
         with self._phase("export", "open the evidence"):
-            exports = [self._export(index, image) for index, image in enumerate(order.images)]
+            exports = [
+                self._export(index, plan, keys)
+                for index, (plan, keys) in enumerate(zip(order.plans, order.keys, strict=True))
+            ]
         with self._phase("hypervisor", "start the hypervisor"):
             connection = self._stack.enter_context(guests.hypervisor(CAPABILITIES))
         with self._phase("verify", "check the appliance"):
@@ -162,24 +164,30 @@ class Core:
         with self._phase("attach", "attach the evidence"):
             for xml in exports:
                 self._guest.attach(xml)
-        return Done(timings=self._timings, session=self._session)
+        sizes = [disk.size for disk in self._disks]
+        return Done(timings=self._timings, session=self._session, sizes=sizes)
 
     def _note(self, answer: Provisioned) -> None:
         self._session = {"host_key": answer.host_key, "draw": answer.draw}
 
-    def _export(self, index: int, message: ImageMessage) -> str:
+    def _export(self, index: int, plan: Plan, keys: list[bytes]) -> str:
         """Export one image; return the disk that shows it to the guest."""
-        image = unpack_image(message)
         try:
             export = self._stack.enter_context(
-                exported(image, PORT.parent, name=f"evidence{index}", cpu=_EXPORTER_CPU_SECONDS)
+                exported(
+                    plan,
+                    PORT.parent,
+                    name=f"evidence{index}",
+                    keys=keys,
+                    cpu=_EXPORTER_CPU_SECONDS,
+                )
             )
         except SandboxFailed as error:
             raise EnvironmentFailed(str(error), hint=error.hint) from error
         except ImageError as error:
             raise EvidenceRefused(str(error), hint=error.hint) from error
         serial = os.urandom(8).hex()
-        self._disks.append(Disk(f"disk{index}", serial, image.virtual_size))
+        self._disks.append(Disk(f"disk{index}", serial, export.size))
         return evidence_disk(index, str(export.socket), export.name, serial)
 
     def _inspect(self, order: Inspect) -> Done:

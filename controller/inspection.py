@@ -6,7 +6,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import TypeVar, get_args
 
 import msgspec
 
@@ -15,11 +15,15 @@ from controller import logbook
 from controller.accelerator import Choice
 from controller.case import Case
 from controller.errors import EvidenceChanged, ExitCode, ForensicError, UsageError
+from controller.keys import read_keys
 from controller.progress import Progress
 from controller.results import Inspection
-from controller.settings import Settings
+from controller.settings import Hashes, Settings
+from controller.sizes import count
 from controller.wire import Step
 from images.quoting import shown
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,13 @@ class Inspecting:
     """What the command line asked for; see `forensic inspect --help`."""
 
     images: list[Path]
+    allowed: list[Path]
+    snapshot: str | None
+    keys: list[str]
+    keys_from_stdin: bool
+    hash: str
+    verify: bool
+    live: bool
     json: bool
     memory: int
     accelerator: str
@@ -58,7 +69,7 @@ def _inspect(
     def watch(step: Step) -> None:
         # Layer by layer is for who watches a line change, or asked for it.
         if not step.detail or order.verbose or sys.stderr.isatty():
-            progress.step(step.operation, step.detail)
+            progress.step(step.operation, step.detail, step.done, step.total)
 
     case = Case(order.images, _settings(order), watch)
     result: Inspection | None = None
@@ -79,15 +90,25 @@ def _inspect(
 
 
 def _settings(order: Inspecting) -> Settings:
-    for choice in get_args(Choice):
-        if order.accelerator == choice:
-            return Settings(
-                memory=order.memory,
-                accelerator=choice,
-                require_kvm=order.require_kvm,
-                timeout=order.timeout,
-            )
-    raise UsageError(f"--accel is one of {', '.join(get_args(Choice))}")
+    return Settings(
+        memory=order.memory,
+        accelerator=_one_of("--accel", order.accelerator, get_args(Choice)),
+        require_kvm=order.require_kvm,
+        timeout=order.timeout,
+        allowed=tuple(order.allowed),
+        snapshot=order.snapshot,
+        keys=read_keys(order.keys, from_stdin=order.keys_from_stdin),
+        hash=_one_of("--hash", order.hash, get_args(Hashes)),
+        verify=order.verify,
+        live=order.live,
+    )
+
+
+def _one_of(option: str, word: str, choices: tuple[T, ...]) -> T:
+    for choice in choices:
+        if word == choice:
+            return choice
+    raise UsageError(f"{option} is one of {', '.join(map(str, choices))}")
 
 
 def _void(result: Inspection, error: EvidenceChanged) -> Inspection:
@@ -108,9 +129,9 @@ def _print(
         return
     from controller import report  # noqa: PLC0415 - rich costs a tenth of a second
 
-    count = sum(len(evidence.files) for evidence in result.evidence)
-    files = "1 file" if count == 1 else f"{count} files"
-    unchanged = f"evidence unchanged: {files} compared by size, mtime, ctime and inode"
+    compared = "size, mtime, ctime and inode" + (", and SHA-256" if order.verify else "")
+    files = count(sum(len(evidence.files) for evidence in result.evidence), "file")
+    unchanged = f"evidence unchanged: {files} compared by {compared}"
     report.render(
         result,
         file=sys.stdout,

@@ -35,6 +35,8 @@ _STATUS_STYLES = {
     Status.LIMIT: "red",
 }
 _MAX_NAMED = 8
+_MAX_HASHES = 8
+"""Files of an image whose hashes are printed without -v; all are in the JSON."""
 _ELLIPSIS = "…"
 
 
@@ -152,10 +154,29 @@ def _header(evidence: Evidence, disk: Layer | None, page: Page) -> list[Line]:
         facts.append(f"sectors of {disk.table.sector_size} bytes")
     lines: list[Line] = [[(_short(page.show(evidence.path), page), "bold")]]
     lines += [[(f"  {text}", "")] for text in pack(facts, ", ", _room(page, 2))]
+    for link in evidence.chain:
+        kind = f"on {page.show(link.format)} "
+        lines.append([(f"  {kind}{_short(page.show(link.path), page, len(kind) + 2)}", "")])
+    for words in _hashes(evidence, page):
+        lines += [[(f"  {text}", "")] for text in pack(words, "  ", _room(page, 2))]
     if page.verbose:
         for file in evidence.files:
             size = f"{file.size} bytes  "
             lines.append([(f"  {size}{_short(page.show(file.path), page, len(size) + 2)}", "dim")])
+    return lines
+
+
+def _hashes(evidence: Evidence, page: Page) -> list[list[str]]:
+    """A line for the only file, or for each with its name, and one for the disk."""
+    files = [file for file in evidence.files if file.sha256]
+    if len(files) > _MAX_HASHES and not page.verbose:
+        files = []
+    alone = len(evidence.files) == 1
+    lines = [
+        [f"SHA-256 {each.sha256}", *([] if alone else [page.show(each.path)])] for each in files
+    ]
+    if evidence.sha256:
+        lines.append([f"SHA-256 {evidence.sha256}", "(content of the disk)"])
     return lines
 
 

@@ -12,19 +12,44 @@ LEFT_OUT = {Status.LOCKED, Status.UNSUPPORTED, Status.DAMAGED, Status.LIMIT}
 
 
 class EvidenceFile(msgspec.Struct, frozen=True):
-    """A file that belongs to an image, and its size in bytes."""
+    """A file that belongs to an image, its size in bytes, and its hash (None: not asked for, or
+    not to be had; a finding says why)."""
 
     path: str
     size: int
+    sha256: str | None = None
+
+
+class EvidenceLink(msgspec.Struct, frozen=True):
+    """An image that the one before it stands on; its size in bytes is None where it is not known
+    without unpacking it."""
+
+    path: str
+    format: str
+    virtual_size: int | None
+
+
+class StoredHash(msgspec.Struct, frozen=True):
+    """A hash of the disk that its image stores, and what the disk has (None: not to be had)."""
+
+    algorithm: str
+    stored: str
+    actual: str | None
 
 
 class Evidence(msgspec.Struct, frozen=True):
-    """One image. `virtual_size` is the size in bytes of the disk that it holds."""
+    """One image. `virtual_size` is the size in bytes of the disk that it holds, `sha256` the hash
+    of that disk where it was asked for or needed for the `stored_hashes`. `chain` is what the image
+    stands on, `writers` who else could write to it while it was read."""
 
     path: str
     format: str
     virtual_size: int
     files: list[EvidenceFile]
+    chain: list[EvidenceLink] = []
+    sha256: str | None = None
+    stored_hashes: list[StoredHash] = []
+    writers: list[str] = []
 
 
 class Inspection(msgspec.Struct, frozen=True):

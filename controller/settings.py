@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from controller.accelerator import Choice
 from controller.errors import UsageError
+from controller.keys import Key
+
+Hashes = Literal["none", "files", "all"]
 
 MIN_MEMORY = 256
 DEFAULT_MEMORY = 512
@@ -17,7 +21,11 @@ MAX_TIMEOUT = 7 * 86400
 @dataclass(frozen=True, slots=True)
 class Settings:
     """`memory` of the guest in MiB; timeouts in seconds; `store` is the appliances' folder, None
-    for the caller's cache."""
+    for the caller's cache. References of the images are followed below the `allowed` folders too;
+    `snapshot` is an internal snapshot of the only image, `keys` are for
+    what is encrypted. `hash` says what is hashed: nothing, the files, or also the content of the
+    disks; `verify` hashes the files again at the end. `live` permits evidence that somebody else
+    can write to."""
 
     memory: int = DEFAULT_MEMORY
     accelerator: Choice = "auto"
@@ -25,12 +33,20 @@ class Settings:
     timeout: float = 300.0
     start_timeout: float = 60.0
     store: Path | None = None
+    allowed: tuple[Path, ...] = ()
+    snapshot: str | None = None
+    keys: tuple[Key, ...] = ()
+    hash: Hashes = "files"
+    verify: bool = False
+    live: bool = False
 
     def __post_init__(self) -> None:
         if self.memory < MIN_MEMORY:
             raise UsageError(f"--memory {self.memory} is too little; the guest needs {MIN_MEMORY}")
         if self.memory > MAX_MEMORY:
             raise UsageError(f"--memory {self.memory} is more than {MAX_MEMORY}")
+        if self.verify and self.hash == "none":
+            raise UsageError("--verify needs hashes to compare", hint="leave --hash none out")
         # The comparison is also false for what is not a number.
         if not 0 < self.timeout <= MAX_TIMEOUT:
             raise UsageError(f"--timeout must be above 0 and at most {MAX_TIMEOUT} (a week)")

@@ -17,29 +17,9 @@ import msgspec
 
 from appliance.layer import Finding, Layer
 from controller.errors import BY_NAME, CellFailed, EnvironmentFailed, ForensicError
-from images.detect import Format
-from images.evidence import EvidenceFile
-from images.image import Details, Image
-from images.qcow2 import Qcow2Header
-from images.raw import RawLayout
-from images.vmdk import SingleFileVmdk, SplitVmdk
+from images.graph import Plan
 
-_DETAILS: dict[str, type[Details]] = {
-    each.__name__: each for each in (RawLayout, Qcow2Header, SingleFileVmdk, SplitVmdk)
-}
 MAX_MESSAGE = 256 << 20
-
-
-class ImageMessage(msgspec.Struct):
-    """An opened image; its descriptors have the same numbers in the cell."""
-
-    path: bytes
-    format: Format
-    virtual_size: int
-    files: list[EvidenceFile]
-    kind: str
-    details: msgspec.Raw
-    notes: list[str]
 
 
 class Appliance(msgspec.Struct):
@@ -66,10 +46,15 @@ class ProveKvm(msgspec.Struct, tag=True):
 
 
 class OpenCase(msgspec.Struct, tag=True):
-    """Export the images, restore a guest, open the session and attach them."""
+    """Make the exports, restore a guest, open the session and attach them.
+
+    The files' descriptors have the same numbers in the cell. `keys` are those to be tried on the
+    image of the same index.
+    """
 
     appliance: Appliance
-    images: list[ImageMessage]
+    plans: list[Plan]
+    keys: list[list[bytes]]
     seconds: float
 
 
@@ -80,14 +65,17 @@ class Inspect(msgspec.Struct, tag=True):
 
 
 class Step(msgspec.Struct, tag=True):
-    """Event: what is being done now."""
+    """Event: what is being done now, and where it is known how many bytes of how many are done."""
 
     operation: str
     detail: str = ""
+    done: int | None = None
+    total: int | None = None
 
 
 class Done(msgspec.Struct, tag=True):
-    """Last answer to an order. `session` tells this guest from every other one."""
+    """Last answer to an order. `session` tells this guest from every other one; `sizes` are those
+    of the exported disks in bytes."""
 
     timings: dict[str, float] = {}
     tools: dict[str, str] = {}
@@ -95,6 +83,7 @@ class Done(msgspec.Struct, tag=True):
     findings: list[Finding] = []
     console: bytes = b""
     session: dict[str, str] = {}
+    sizes: list[int] = []
 
 
 class Trouble(msgspec.Struct, tag=True):
@@ -124,34 +113,6 @@ def _decode_other(kind: type, value: Any) -> Any:  # noqa: ANN401 - msgspec's ho
 
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=_encode_other)
-
-
-def pack_image(image: Image) -> ImageMessage:
-    """For sending an image into the cell."""
-    return ImageMessage(
-        path=os.fsencode(image.path),
-        format=image.format,
-        virtual_size=image.virtual_size,
-        files=list(image.files),
-        kind=type(image.details).__name__,
-        details=msgspec.Raw(_encoder.encode(image.details)),
-        notes=list(image.notes),
-    )
-
-
-def unpack_image(message: ImageMessage) -> Image:
-    """The other way round."""
-    details = msgspec.msgpack.decode(
-        message.details, type=_DETAILS[message.kind], dec_hook=_decode_other
-    )
-    return Image(
-        path=Path(os.fsdecode(message.path)),
-        format=message.format,
-        virtual_size=message.virtual_size,
-        files=tuple(message.files),
-        details=details,
-        notes=tuple(message.notes),
-    )
 
 
 class Link:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,17 @@ def test_office_sample() -> None:
             "path": str(OFFICE),
             "format": "vmdk",
             "virtual_size": 128 << 20,
-            "files": [{"path": str(OFFICE), "size": OFFICE.stat().st_size}],
+            "files": [
+                {
+                    "path": str(OFFICE),
+                    "size": OFFICE.stat().st_size,
+                    "sha256": hashlib.sha256(OFFICE.read_bytes()).hexdigest(),
+                }
+            ],
+            "chain": [],
+            "sha256": None,
+            "stored_hashes": [],
+            "writers": [],
         }
     ]
     layers = run.layers()

@@ -17,7 +17,7 @@ from appliance.layer import (
     Table,
     VolumeFacts,
 )
-from controller.results import SCHEMA, Evidence, EvidenceFile, Inspection
+from controller.results import SCHEMA, Evidence, EvidenceFile, EvidenceLink, Inspection, StoredHash
 from tests.unit.controller.inspections import HOSTILE
 
 MARKUP = st.sampled_from([HOSTILE[:-1], "[red]", "[/]", "[link=http://x]y", ":smile:", "-", "\\"])
@@ -83,11 +83,20 @@ def layers(text: st.SearchStrategy[str]) -> st.SearchStrategy[Layer]:
 
 
 def inspections(text: st.SearchStrategy[str]) -> st.SearchStrategy[Inspection]:
-    files = st.lists(st.builds(EvidenceFile, text, SIZE), max_size=2)
+    digest = st.none() | st.binary(min_size=32, max_size=32).map(bytes.hex)
+    files = st.lists(st.builds(EvidenceFile, text, SIZE, digest), max_size=2)
+    chain = st.lists(st.builds(EvidenceLink, text, text, SIZE), max_size=2)
+    stored = st.lists(
+        st.builds(StoredHash, st.sampled_from(["md5", "sha1"]), st.just("00ff"), st.just("00ff")),
+        max_size=2,
+    )
+    writers = st.lists(text, max_size=2)
     return st.builds(
         Inspection,
         schema=st.just(SCHEMA),
-        evidence=st.lists(st.builds(Evidence, text, text, SIZE, files), max_size=2),
+        evidence=st.lists(
+            st.builds(Evidence, text, text, SIZE, files, chain, digest, stored, writers), max_size=2
+        ),
         layers=st.lists(layers(text), max_size=5),
         findings=st.lists(
             st.builds(Finding, st.sampled_from(Severity), st.none() | text, text, text), max_size=4

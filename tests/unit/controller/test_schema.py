@@ -32,6 +32,8 @@ VALIDATOR = jsonschema.Draft202012Validator(DOCUMENT)
 
 OBJECTS: dict[str, Any] = {
     "evidence_file": results.EvidenceFile,
+    "evidence_link": results.EvidenceLink,
+    "stored_hash": results.StoredHash,
     "evidence": results.Evidence,
     "layer": layer.Layer,
     "content": layer.Content,

@@ -32,9 +32,8 @@ from controller.wire import (
     ProveKvm,
     Step,
     Trouble,
-    pack_image,
-    unpack_image,
 )
+from images.graph import Plan
 from images.image import open_image
 
 MIB = 1 << 20
@@ -91,7 +90,7 @@ DONE = packed(Done())
 ORDERS = [
     MakeState(APPLIANCE, 240.0),
     ProveKvm(APPLIANCE, 7.0),
-    OpenCase(APPLIANCE, [], 60.0),
+    OpenCase(APPLIANCE, [], [], 60.0),
     Inspect(300.0),
 ]
 
@@ -292,10 +291,10 @@ def test_image_round_trip(tmp_path: Path, form: str) -> None:
         image = open_image(make_image(tmp_path, form), stack=stack)
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            Link(ours).send(OpenCase(APPLIANCE, [pack_image(image)], 1.0))
+            Link(ours).send(OpenCase(APPLIANCE, [image.plan], [[b"secret"]], 1.0))
             order = Link(theirs).receive_order()
         assert isinstance(order, OpenCase)
-        assert unpack_image(order.images[0]) == image
+        assert order.plans[0] == image.plan
 
 
 def test_image_with_an_odd_name(tmp_path: Path) -> None:
@@ -307,11 +306,9 @@ def test_image_with_an_odd_name(tmp_path: Path) -> None:
     with ExitStack() as stack:
         image = open_image(path, stack=stack)
         message = msgspec.msgpack.decode(
-            wire._encoder.encode(pack_image(image)),
-            type=wire.ImageMessage,
-            dec_hook=wire._decode_other,
+            wire._encoder.encode(image.plan), type=Plan, dec_hook=wire._decode_other
         )
-        assert unpack_image(message) == image
+        assert message == image.plan
 
 
 def test_refusal_in_the_cell() -> None:
