@@ -40,9 +40,9 @@ def exported(  # noqa: PLR0913 - an export is what, where, under which name, wit
     """Export what `plan` says at a Unix socket in `directory` for the length of the context.
 
     `keys` are tried on what is encrypted. `timeout` bounds the start in seconds; `cpu` is a limit
-    of processor time in seconds. The export is ready when this yields. Raises ExportFailed, and Locked
-    where no key fits. The thread that enters must outlive the context: the kernel ends the exporter
-    with it.
+    of processor time in seconds. The export is ready when this yields. Raises ExportFailed, and
+    Locked where no key fits. The thread that enters must outlive the context: the kernel ends the
+    exporter with it.
     """
     with ExitStack() as stack:
         listener, path = stack.enter_context(listening(directory, name, plan.path))

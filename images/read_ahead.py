@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -71,7 +71,7 @@ class Buffers:
 Produce = Callable[[Buffers], Iterator[Piece]]
 
 
-def ahead(produce: Produce, count: int, stop: Stop) -> Iterator[Piece]:
+def ahead(produce: Produce, count: int, stop: Stop) -> Generator[Piece, None, None]:
     """What `produce` yields, in order, made by a thread that is at most `count` pieces ahead.
 
     A piece is valid until the next is asked for. Raises what `produce` raises, and Cancelled.

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from images import reader_sandbox
+from images.errors import ExportFailed
 from images.evidence import EvidenceFile
 from images.nbd_size import export_size
 from images.nbd_wire import NbdError, Wire
@@ -49,6 +50,7 @@ def served(  # noqa: PLR0913 -- as exporter.exported, and what only the caller k
     is a multiple of 512. Raises ExportFailed. The thread that enters must outlive the context: the
     kernel ends the reader with it.
     """
+    _require_nbdkit(path)
     with ExitStack() as stack:
         listener, address = stack.enter_context(listening(directory, name, path))
         client = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
@@ -67,6 +69,17 @@ def served(  # noqa: PLR0913 -- as exporter.exported, and what only the caller k
         client.close()
         _check(found, size, path, reader)
         yield Export(address, name, reader.process.pid, found)
+
+
+def _require_nbdkit(path: Path) -> None:
+    """Not among the packages that every user needs: Debian's brings 60 MB of others along."""
+    plugins = Path("/usr/lib").glob("*/nbdkit/plugins/nbdkit-python-plugin.so")
+    if not Path(_NBDKIT).exists() or not any(plugins):
+        raise ExportFailed(
+            "nbdkit and its Python plugin are needed for E01, gzip and xz images",
+            path=path,
+            hint="apt-get install nbdkit nbdkit-plugin-python",
+        )
 
 
 def _argv(kind: str, descriptors: Sequence[int], limit: int) -> list[str]:

@@ -79,4 +79,4 @@ def command_of(pid: int) -> str | None:
         untrusted_name = Path(f"/proc/{pid}/comm").read_bytes()
     except OSError:
         return None
-    return shown(untrusted_name.rstrip(b"\n")[:_MAX_COMMAND])
+    return shown(untrusted_name.removesuffix(b"\n")[:_MAX_COMMAND])

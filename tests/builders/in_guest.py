@@ -7,6 +7,7 @@ guest is started by plain QEMU, without any of the product's code but the archiv
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from controller.initramfs import pack
@@ -29,8 +30,17 @@ global { use_lvmpolld=0 event_activation=0 }
 """
 
 
-def run_in_guest(base: Path, recipe: Path, script: str, disks: list[Path], folder: Path) -> str:
+def run_in_guest(
+    base: Path,
+    recipe: Path,
+    script: str,
+    disks: list[Path],
+    folder: Path,
+    drives: Sequence[str] = (),
+) -> str:
     """Run `script` (sh -eu) with `disks` as /dev/sda, /dev/sdb …; return the console's text.
+
+    Disks that are not writable raw files follow as `drives`, in QEMU's words for -drive.
 
     `base` is the folder of the appliance's base, `recipe` that of its recipe. Raises
     RuntimeError where the script does not come to its end.
@@ -52,8 +62,9 @@ def run_in_guest(base: Path, recipe: Path, script: str, disks: list[Path], folde
         *("-drive", f"file={base / 'rootfs.erofs'},format=raw,if=none,id=root,readonly=on"),
         *("-device", "virtio-blk-pci,drive=root", "-device", "virtio-scsi-pci,id=scsi0"),
     ]
-    for index, disk in enumerate(disks):
-        command += ["-drive", f"file={disk},format=raw,if=none,id=disk{index}"]
+    writable = [f"file={disk},format=raw" for disk in disks]
+    for index, drive in enumerate([*writable, *(f"{each},readonly=on" for each in drives)]):
+        command += ["-drive", f"{drive},if=none,id=disk{index}"]
         command += ["-device", f"scsi-hd,drive=disk{index},scsi-id={index}"]
     done = subprocess.run(command, capture_output=True, timeout=240, check=False)
     text = done.stdout.decode(errors="replace")

@@ -9,7 +9,8 @@ from contextlib import ExitStack
 import pytest
 
 from images import evidence
-from images.errors import ImageError, MalformedImage, PolicyViolation, Unreadable, Unsupported
+from images.errors import ImageError, MalformedImage, Unreadable
+from images.reference import Reach, opened_reference
 
 from .conftest import listing
 
@@ -54,14 +55,6 @@ def test_kinds_that_are_no_image(tmp_path):
         with pytest.raises(Unreadable, match=reason), evidence.opened(tmp_path / name):
             pass
     assert "character device" in str(refusal("/dev/null"))
-
-
-def test_block_device_is_named(monkeypatch, tmp_path):
-    monkeypatch.setattr(evidence.stat, "S_ISREG", lambda mode: False)
-    monkeypatch.setattr(evidence.stat, "S_ISBLK", lambda mode: True)
-    (tmp_path / "disk").write_bytes(b"x")
-    with pytest.raises(Unsupported, match="block device"), evidence.opened(tmp_path / "disk"):
-        pass
 
 
 def test_permission_is_named(monkeypatch, tmp_path):
@@ -111,42 +104,11 @@ def test_link_of_the_user_is_followed_and_watched(tmp_path):
         assert file.changes() == ["path: the name as given now leads to another file"]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [b"", b".", b"..", b"/etc/passwd", b"../a", b"a/b", b"a\\b", b"C:a", b"a\0b", b"x" * 256],
-)
-def test_companion_outside_is_refused(name, tmp_path):
-    path = tmp_path / "disk"
-    path.write_bytes(b"x")
-    with (
-        evidence.opened(path) as owner,
-        pytest.raises(PolicyViolation, match="companion"),
-        evidence.opened_beside(owner, name),
-    ):
-        pass
-
-
-def test_companion_must_be_a_regular_file_of_its_own(tmp_path):
-    path = tmp_path / "disk"
-    path.write_bytes(b"x")
-    (tmp_path / "link").symlink_to("disk")
-    os.mkfifo(tmp_path / "fifo")
-    (tmp_path / "folder").mkdir()
-    with evidence.opened(path) as owner:
-        for name in (b"link", b"fifo", b"folder"):
-            with pytest.raises(PolicyViolation), evidence.opened_beside(owner, name):
-                pass
-        with pytest.raises(Unreadable) as failure, evidence.opened_beside(owner, b"gone\x1b"):
-            pass
-    assert str(path) in str(failure.value)
-    assert "gone\\x1b" in str(failure.value)
-
-
 def test_descriptors_are_closed(tmp_path):
     path = tmp_path / "disk"
     path.write_bytes(b"x")
     before = len(listing("/proc/self/fd"))
     with ExitStack() as stack:
         owner = stack.enter_context(evidence.opened(path))
-        stack.enter_context(evidence.opened_beside(owner, b"disk"))
+        stack.enter_context(opened_reference(owner, b"disk", "extent", Reach()))
     assert len(listing("/proc/self/fd")) == before

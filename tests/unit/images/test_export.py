@@ -31,7 +31,7 @@ def fetch(export, target: Path) -> bytes:
 
 
 def served(image, folder: Path) -> bytes:
-    with exported(image, folder, name="disk0") as export:
+    with exported(image.plan, folder, name="disk0") as export:
         assert export.size == image.virtual_size
         content = fetch(export, folder / "out.raw")
     assert not export.socket.exists()
@@ -83,7 +83,7 @@ def test_zero_extents_keep_their_place(tmp_path, opened, run_folder):
     )
     image = opened(path)
     assert image.virtual_size == (4194304 + 2) * 512
-    with exported(image, run_folder, name="disk0") as export:
+    with exported(image.plan, run_folder, name="disk0") as export:
         url = f"nbd+unix:///disk0?socket={export.socket}"
         read = ["-c", "read -P 97 0 512", "-c", "read -P 0 512 1M", "-c", "read -P 98 2G+ 512"]
         read[-1] = f"read -P 98 {4194305 * 512} 512"
@@ -106,14 +106,17 @@ def test_many_extents(tmp_path, opened, run_folder):
 
 def test_several_exports_of_one_image(variants, disk, opened, run_folder):
     image = opened(variants["qcow2-v3"])
-    with exported(image, run_folder, name="a") as one, exported(image, run_folder, name="b") as two:
+    with (
+        exported(image.plan, run_folder, name="a") as one,
+        exported(image.plan, run_folder, name="b") as two,
+    ):
         assert fetch(one, run_folder / "1") == fetch(two, run_folder / "2") == disk.read_bytes()
 
 
 @pytest.mark.parametrize("name", ["qcow2-v3", "vmdk-split-sparse"])
 def test_sandbox_holds_nothing_but_the_evidence(name, variants, opened, run_folder):
     image = opened(variants[name])
-    with exported(image, run_folder, name="disk0") as export:
+    with exported(image.plan, run_folder, name="disk0") as export:
         process = qemu_of(export)
         status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
         assert status["Uid"].split()[0] != "0"
@@ -135,7 +138,7 @@ def test_sandbox_holds_nothing_but_the_evidence(name, variants, opened, run_fold
 
 def test_text_descriptor_never_reaches_the_parser(variants, opened, run_folder):
     image = opened(variants["vmdk-split-flat"])
-    with exported(image, run_folder, name="disk0") as export:
+    with exported(image.plan, run_folder, name="disk0") as export:
         process = qemu_of(export)
         links = {str((process / "fd" / fd).readlink()) for fd in listing(process / "fd")}
     assert str(image.files[0].resolved) not in links
@@ -145,7 +148,7 @@ def test_text_descriptor_never_reaches_the_parser(variants, opened, run_folder):
 def test_export_cannot_be_written(variants, opened, run_folder):
     path = variants["qcow2-v3"]
     before = path.read_bytes()
-    with exported(opened(path), run_folder, name="disk0") as export:
+    with exported(opened(path).plan, run_folder, name="disk0") as export:
         url = f"nbd+unix:///disk0?socket={export.socket}"
         command = ["qemu-io", "-f", "raw", "-c", "write 0 512", url]
         assert subprocess.run(command, capture_output=True, check=False).returncode != 0
@@ -178,7 +181,7 @@ before = path.stat()
 with ExitStack() as stack:
     image = open_image(path, stack=stack)
     # drop
-    with exported(image, folder, name="d") as export:
+    with exported(image.plan, folder, name="d") as export:
         url = f"nbd+unix:///d?socket={export.socket}"
         subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "raw", url, folder / "out"],
                        check=True)
@@ -221,7 +224,7 @@ def test_start_takes_well_under_100_ms(variants, opened, run_folder):
     times = []
     for _ in range(9):
         begin = time.monotonic()
-        with exported(opened(variants["qcow2-v3"]), run_folder, name="disk0"):
+        with exported(opened(variants["qcow2-v3"]).plan, run_folder, name="disk0"):
             times.append(time.monotonic() - begin)
     assert statistics.median(times) < 0.1
 
@@ -233,7 +236,7 @@ def test_many_reads_at_once_do_not_fail(tmp_path, opened, run_folder):
     image = tmp_path / "many.qcow2"
     command = ["qemu-img", "convert", "-O", "qcow2", "-o", "cluster_size=512", raw, image]
     subprocess.run(command, check=True)
-    with exported(opened(image), run_folder, name="disk0") as export:
+    with exported(opened(image).plan, run_folder, name="disk0") as export:
         for _ in range(20):
             target = tmp_path / "copy.raw"
             url = f"nbd+unix:///disk0?socket={export.socket}"

@@ -21,7 +21,7 @@ from .conftest import descendants, listing, qemu_of
 
 
 def test_crash_is_seen_by_the_client_and_leaves_nothing(variants, opened, run_folder):
-    with exported(opened(variants["qcow2-v3"]), run_folder, name="d") as export:
+    with exported(opened(variants["qcow2-v3"]).plan, run_folder, name="d") as export:
         os.kill(int(qemu_of(export).name), signal.SIGSEGV)
         deadline = time.monotonic() + 5
         while descendants(export.pid) and time.monotonic() < deadline:
@@ -42,7 +42,7 @@ def test_crash_is_seen_by_the_client_and_leaves_nothing(variants, opened, run_fo
 )
 def test_broken_exporter_is_named(argv, reason, disk, opened, run_folder, monkeypatch):
     monkeypatch.setattr(exporter, "_argv", lambda monitor: argv)
-    context = exported(opened(disk), run_folder, name="disk0", timeout=0.5)
+    context = exported(opened(disk).plan, run_folder, name="disk0", timeout=0.5)
     with pytest.raises(ExportFailed) as failure, context:
         pass
     assert reason in str(failure.value)
@@ -55,7 +55,7 @@ def test_missing_program_is_named(disk, opened, run_folder, monkeypatch):
     monkeypatch.setattr(exporter.sandbox, "command", lambda argv, limits: ["/nothing/bwrap"])
     with (
         pytest.raises(ExportFailed, match="nothing/bwrap"),
-        exported(opened(disk), run_folder, name="disk0"),
+        exported(opened(disk).plan, run_folder, name="disk0"),
     ):
         pass
 
@@ -65,7 +65,7 @@ def test_flood_on_standard_error_is_bounded(disk, opened, run_folder, monkeypatc
     monkeypatch.setattr(exporter, "_argv", lambda monitor: script)
     with (
         pytest.raises(ExportFailed) as failure,
-        exported(opened(disk), run_folder, name="disk0", timeout=5),
+        exported(opened(disk).plan, run_folder, name="disk0", timeout=5),
     ):
         pass
     assert len(str(failure.value)) < 3000
@@ -74,17 +74,17 @@ def test_flood_on_standard_error_is_bounded(disk, opened, run_folder, monkeypatc
 def test_socket_problems_are_named(disk, opened, tmp_path, run_folder):
     with (
         pytest.raises(ExportFailed, match="too long"),
-        exported(opened(disk), tmp_path / ("x" * 100), name="disk0"),
+        exported(opened(disk).plan, tmp_path / ("x" * 100), name="disk0"),
     ):
         pass
     with (
         pytest.raises(ExportFailed, match="could not create the socket"),
-        exported(opened(disk), run_folder / "missing", name="disk0"),
+        exported(opened(disk).plan, run_folder / "missing", name="disk0"),
     ):
         pass
     with (
         pytest.raises(ValueError, match="export name"),
-        exported(opened(disk), run_folder, name="../x"),
+        exported(opened(disk).plan, run_folder, name="../x"),
     ):
         pass
 
@@ -101,7 +101,7 @@ def test_image_in_use_by_a_writer_is_refused(variants, tmp_path, opened, run_fol
         assert b"40 MiB" in writer.stdout.readline()
         with (
             pytest.raises(ExportFailed, match="lock") as failure,
-            exported(opened(path), run_folder, name="disk0"),
+            exported(opened(path).plan, run_folder, name="disk0"),
         ):
             pass
         writer.stdin.close()
@@ -116,7 +116,7 @@ from images.exporter import exported
 from images.image import open_image
 path, folder = map(Path, sys.argv[1:])
 with ExitStack() as stack:
-    with exported(open_image(path, stack=stack), folder, name="d") as export:
+    with exported(open_image(path, stack=stack).plan, folder, name="d") as export:
         print(export.pid, flush=True)
         time.sleep(60)
 """

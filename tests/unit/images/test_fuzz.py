@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from images import detect, qcow2, raw, vmdk, vmdk_descriptor, vmdk_sparse
+from images import detect, qcow2_header, raw, vmdk, vmdk_descriptor, vmdk_sparse
 from images.errors import ImageError
 from images.image import open_image
 
@@ -22,7 +22,7 @@ MAGICS = [b"", b"QFI\xfb\0\0\0\3", b"QFI\xfb\0\0\0\2", b"KDMV\1\0\0\0\3\0\0\0", 
 PARSERS = [
     detect.detect,
     raw.parse,
-    qcow2.parse,
+    qcow2_header.parse,
     vmdk_sparse.parse,
     vmdk.parse_single,
     vmdk.parse_text,
@@ -100,7 +100,7 @@ def test_changed_headers(name, changes, length, heads, bytes_source):
         data[offset : offset + len(patch)] = patch
     source = bytes_source(bytes(data)[:length])
     survives(detect.detect, source)
-    survives(qcow2.parse if name.startswith("qcow2") else vmdk.parse_single, source)
+    survives(qcow2_header.parse if name.startswith("qcow2") else vmdk.parse_single, source)
 
 
 @BUDGET
