@@ -137,7 +137,7 @@ def disks(uri: str) -> Iterator[Disk]:
         try:
             for source in written_by(domain.XMLDesc()):
                 yield Disk(domain.name()[:_MAX_NAME], domain.ID(), source)
-        except (libvirt.libvirtError, ET.ParseError):
+        except (libvirt.libvirtError, ET.ParseError, ValueError):  # or a name that is no UTF-8
             continue
 
 
