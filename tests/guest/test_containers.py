@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.builders.locked import make_locked
 from tests.guest.conftest import OFFICE, forensic, inspect
 
 
@@ -87,9 +88,7 @@ def test_internal_snapshot(raw: Path, office: dict[str, Any], tmp_path: Path) ->
 
 def test_encrypted_container(raw: Path, tmp_path: Path) -> None:
     path, word = tmp_path / "locked.qcow2", "a secret w\u00f6rd"
-    secret = ("--object", f"secret,id=s,data={word}")
-    options = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10"
-    qemu_img("convert", *secret, "-f", "raw", "-O", "qcow2", "-o", options, raw, path)
+    make_locked(path, word, raw)
     (tmp_path / "right").write_text(word + "\n")
     (tmp_path / "wrong").write_text("wrong\n")
     locked = inspect(path)

@@ -12,6 +12,7 @@ import pytest
 from controller.errors import EvidenceRefused, ExitCode
 from controller.info import gather
 from controller.info_report import run, text
+from tests.builders.locked import make_locked
 
 MIB = 1 << 20
 
@@ -83,9 +84,7 @@ def test_data_file(tmp_path: Path, capsysbinary: Any) -> None:
 
 def test_locked(tmp_path: Path) -> None:
     path = tmp_path / "locked.qcow2"
-    secret = ("--object", "secret,id=s,data=word")
-    options = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10"
-    qemu_img("create", "-q", "-f", "qcow2", *secret, "-o", options, path, "1M")
+    make_locked(path, "word")
     info = gather([path], [])
     assert info.images[0].locked
     assert info.images[0].data is None

@@ -19,6 +19,7 @@ from controller.settings import Settings
 from images.errors import Locked
 from images.hashing import ExportHash, FileHash, ReadFailed
 from images.image import Image, open_image
+from tests.builders.locked import make_locked
 
 MIB = 1 << 20
 
@@ -84,9 +85,7 @@ def test_none(overlay: Image) -> None:
 
 def test_locked_disk(tmp_path: Path, stack: ExitStack) -> None:
     path = tmp_path / "locked.qcow2"
-    secret = ("--object", "secret,id=s,data=word")
-    options = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10"
-    qemu_img("create", "-q", "-f", "qcow2", *secret, "-o", options, path, "1M")
+    make_locked(path, "word")
     image = open_image(path, stack=stack)
     for keys, kind in (((), Locked), ((Key("disk0", b"word"),), ExportHash)):
         with Integrity([image], Settings(hash="all", keys=keys), silent) as integrity:
