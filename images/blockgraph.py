@@ -9,7 +9,7 @@ import itertools
 import os
 from collections.abc import Iterator, Sequence
 
-from images.errors import Locked
+from images.errors import Locked, Unsupported
 from images.evidence import EvidenceFile
 from images.graph import Node, Piece, Plan
 from images.qmp import Qmp, QmpClosed, QmpError
@@ -69,13 +69,7 @@ class _Builder:
 
     def add(self, node: Node, name: str) -> str:
         """Add a node and what is below it; return its name."""
-        options: dict[str, object] = {}
-        if node.driver != "raw-device":
-            options["driver"] = node.driver
-            options["file"] = self._source(node)
-        else:
-            options["driver"] = "raw"
-            options["file"] = self._protocol(self._evidence(node.file), "host_device")
+        options: dict[str, object] = {"driver": node.driver, "file": self._source(node)}
         if node.driver in _WITH_BACKING:
             options["backing"] = self.add(node.backing, next(self._names)) if node.backing else None
         if node.data:
@@ -114,7 +108,8 @@ class _Builder:
             return self.add(node.source, next(self._names))
         if node.pieces:
             return self._protocol(self._joined(node), "file")
-        return self._protocol(self._evidence(node.file), "file")
+        device = node.file is not None and self._files[node.file].is_device
+        return self._protocol(self._evidence(node.file), "host_device" if device else "file")
 
     def _protocol(self, file: str, driver: str) -> str:
         name = next(self._names)
@@ -142,6 +137,13 @@ class _Builder:
             # QEMU would skip a ZERO extent and move all that follows.
             with _memory(piece.content, sectors * SECTOR) as memory:
                 return f'RW {sectors} FLAT "{self._sets.add(memory)}" 0'
+        if (file := self._files[piece.file]).is_device:
+            # As a part, QEMU opens it as a regular file.
+            raise Unsupported(
+                "is a block device, which cannot be read as a part of a disk",
+                path=file.path,
+                hint="copy it into a file",
+            )
         offset = f" {piece.offset}" if piece.type == "FLAT" else ""
         return f'RW {sectors} {piece.type} "{self._evidence(piece.file)}"{offset}'
 

@@ -11,7 +11,7 @@ from typing import Any
 from images.detect import Format, detect
 from images.errors import PolicyViolation, Unsupported
 from images.evidence import EvidenceFile
-from images.graph import Node
+from images.graph import READERS, Node
 from images.qcow2_snapshots import Snapshot
 from images.quoting import shown
 from images.reference import Reach, opened_reference
@@ -134,4 +134,11 @@ class Chain:
         if form is None:
             form = detect(file)
             notes += (f"it does not say which format its {role} has; by its content it is {form}",)
-        return self.open(file, form), notes
+        link = self.open(file, form)
+        if link.node.driver in READERS:
+            raise Unsupported(
+                f"is an image in the format {form}, which cannot be the {role} of another",
+                path=file.path,
+                hint="unpack it, or convert it to raw where it can be trusted",
+            )
+        return link, notes

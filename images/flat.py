@@ -31,14 +31,13 @@ def open_link(file: EvidenceFile, chain: Chain) -> Link:
     layout = raw.parse(file)
     if chain.is_top and not file.is_device and (names := _further_parts(file)):
         return _split(file, names, chain)
-    driver = "raw-device" if file.is_device else "raw"
     return Link(
         path=file.path,
         format=Format.RAW,
         virtual_size=layout.virtual_size,
         files=(file,),
         details=layout,
-        node=Node(driver, file=chain.add(file)),
+        node=Node("raw", file=chain.add(file)),
         notes=(_PADDED,) if layout.padded else (),
     )
 

@@ -100,9 +100,10 @@ class _Search:
         self._role = role
         self._reach = reach
         self._name = name
-        folder = owner.resolved.parent
-        self._home = Root(owner.path.parent.absolute(), folder)
-        self._roots = (self._home, *reach.roots)
+        # A device's folder is /dev: what lies beside it there belongs to the host.
+        home = Root(owner.path.parent.absolute(), owner.resolved.parent)
+        self._home = () if owner.is_device else (home,)
+        self._roots = (*self._home, *reach.roots)
 
     def run(self) -> tuple[int, Path, bool]:
         """An O_PATH descriptor, where it really is, and whether it was found elsewhere."""
@@ -144,12 +145,12 @@ class _Search:
             with contextlib.suppress(Outside):
                 return [anchored(parts, self._roots)], parts
             return [], parts
-        exact = [(self._home, text.split("/"))]
+        exact = [(home, text.split("/")) for home in self._home]
         if not _WINDOWS.match(text):
             return exact, text.split("/")
         parts = re.split(r"[\\/]", text)
         if not _DRIVE.match(text) and not text.startswith("\\"):
-            exact.append((self._home, parts))
+            exact += [(home, parts) for home in self._home]
         return exact, parts
 
     def _tails(self, parts: list[str]) -> Iterator[tuple[Root, list[str]]]:
@@ -162,15 +163,16 @@ class _Search:
                 tail.appendleft(part)
         names = list(tail)
         if names:
-            yield self._home, names[-1:]
+            yield from ((home, names[-1:]) for home in self._home)
         for root in self._reach.roots:
             for start in range(len(names)):
                 yield root, names[start:]
 
     def _walked(self, root: Root, names: Sequence[str]) -> tuple[int, Path]:
         descriptor, resolved = walk(root, names, self._roots)
+        beside = any(resolved.parent == home.real for home in self._home)
         below = any(resolved.is_relative_to(root.real) for root in self._reach.roots)
-        if resolved.parent != self._home.real and not below:
+        if not beside and not below:
             os.close(descriptor)
             raise Outside
         return descriptor, resolved
@@ -204,7 +206,8 @@ class _Search:
         text = shown(self._name[:300])
         folder = shown(str(self._owner.path.parent))
         hint = (
-            f"put it into {folder}, or name the folder in which it lies with --allow-dir; "
+            (f"put it into {folder}, or " if self._home else "")
+            + "name the folder in which it lies with --allow-dir; "
             "do that only if the file belongs to the evidence"
         )
         if outside:
@@ -229,5 +232,12 @@ def _named(root: Path, name: str) -> Iterator[Path]:
         seen += 1 + len(files)
         if seen > _MAX_SEARCHED:
             return
-        if name in files and stat.S_ISREG(os.lstat(Path(folder) / name).st_mode):
-            yield Path(folder) / name
+        if name in files and _is_regular(path := Path(folder) / name):
+            yield path
+
+
+def _is_regular(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:  # removed meanwhile
+        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import struct
@@ -123,17 +124,24 @@ def listing(folder: Path | str) -> list[str]:
 
 
 def descendants(pid: int) -> list[int]:
+    """The living processes below one; read from it down, as looking at all of /proc is slow."""
     found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                status = (entry / "stat").read_text()
-            except OSError:
-                continue
-            state, parent = status.rsplit(")", 1)[1].split()[:2]
-            if int(parent) == pid and state != "Z":
-                found += [int(entry.name), *descendants(int(entry.name))]
+    for child in _children(pid):
+        try:
+            status = Path(f"/proc/{child}/stat").read_text()
+        except OSError:
+            continue
+        if status.rsplit(")", 1)[1].split()[0] != "Z":
+            found += [child, *descendants(child)]
     return found
+
+
+def _children(pid: int) -> list[int]:
+    lists = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # the thread has ended
+            lists.append(task.read_text())
+    return [int(word) for each in lists for word in each.split()]
 
 
 def qemu_of(export: Export) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from images.errors import Ambiguous, ImageError, MalformedImage, PolicyViolation, Unreadable
+from images.errors import PolicyViolation, Unreadable
 from images.export import exported
 from images.image import Image
-from images.reference import Reach
+from tests.builders.vmdk_chain import Ids, descriptor
 
 from .conftest import MIB
 from .test_export import fetch
@@ -152,114 +151,6 @@ def test_loops(names: tuple[str, str], tmp_path: Path, opened: Opened) -> None:
         opened(tmp_path / "a")
 
 
-# --- VMDK snapshots as VMware Workstation writes them -------------------------------------------
-
-GRAIN = 64 * 1024
-
-
-def sparse_extent(sectors: int, grains: dict[int, bytes]) -> bytes:
-    """A hosted sparse extent ("Virtual Disk Format 5.0") with these grains allocated."""
-    count = sectors * 512 // GRAIN
-    tables = -(-count // 512)
-    directory, first_table = 1, 1 + -(-tables * 4 // 512)
-    overhead = -(-(first_table + 4 * tables) // 128) * 128
-    header = struct.pack(
-        "<4sIIQQQQIQQQB4sH", b"KDMV", 1, 1, sectors, GRAIN // 512, 0, 0, 512, 0, directory,
-        overhead, 0, b"\n \r\n", 0,
-    )  # fmt: skip
-    entries = [0] * (tables * 512)
-    body = b""
-    for number, data in sorted(grains.items()):
-        entries[number] = overhead + len(body) // 512
-        body += data.ljust(GRAIN, b"\0")
-    places = struct.pack(f"<{tables}I", *(first_table + 4 * each for each in range(tables)))
-    metadata = header.ljust(512, b"\0") + places.ljust((first_table - 1) * 512, b"\0")
-    metadata += struct.pack(f"<{len(entries)}I", *entries)
-    return metadata.ljust(overhead * 512, b"\0") + body
-
-
-def vmdk(path: Path, extents: list[str], own: int, parent: int, hint: str = "") -> Path:
-    lines = ["# Disk DescriptorFile", "version=1", f"CID={own:08x}", f"parentCID={parent:08x}"]
-    lines += [
-        'createType="twoGbMaxExtentSparse"',
-        *([f'parentFileNameHint="{hint}"'] if hint else []),
-    ]
-    path.write_text("\n".join([*lines, "# Extent description", *extents]) + "\n")
-    return path
-
-
-@pytest.fixture
-def windows(tmp_path: Path) -> tuple[Path, Path, bytes]:
-    """A split base in a folder of its own, and two snapshots; the content by a model."""
-    half = 2 * MIB // 512
-    folder = tmp_path / "base"
-    folder.mkdir()
-    model = bytearray(4 * MIB)
-
-    def part(path: Path, start: int, grains: dict[int, bytes]) -> str:
-        path.write_bytes(sparse_extent(half, grains))
-        for number, data in grains.items():
-            model[start + number * GRAIN : start + (number + 1) * GRAIN] = data.ljust(GRAIN, b"\0")
-        return f'RW {half} SPARSE "{path.name}"'
-
-    def layer(place: Path, stem: str, mark: bytes, numbers: tuple[set[int], set[int]]) -> list[str]:
-        return [
-            part(place / f"{stem}-s00{index + 1}.vmdk", index * 2 * MIB,
-                 {each: (mark + bytes([each])) * 100 for each in numbers[index]})
-            for index in (0, 1)
-        ]  # fmt: skip
-
-    base = vmdk(
-        folder / "Win7_x64.vmdk",
-        layer(folder, "Win7_x64", b"base", ({0, 1, 5}, {3, 31})), 0x11111111, 0xFFFFFFFF,
-    )  # fmt: skip
-    vmdk(
-        tmp_path / "Win7_x64-000001.vmdk",
-        layer(tmp_path, "Win7_x64-000001", b"one", ({1, 2}, set())), 0x22222222, 0x11111111,
-        r"C:\VMs\Win7\Win7_x64.vmdk",
-    )  # fmt: skip
-    top = vmdk(
-        tmp_path / "Win7_x64-000002.vmdk",
-        layer(tmp_path, "Win7_x64-000002", b"two", ({2}, {3, 4})), 0x33333333, 0x22222222,
-        "Win7_x64-000001.vmdk",
-    )  # fmt: skip
-    return top, base, bytes(model)
-
-
-def test_snapshots_of_vmware(
-    windows: tuple[Path, Path, bytes], opened: Opened, run_folder: Path
-) -> None:
-    top, base, model = windows
-    with pytest.raises(ImageError, match=r"Win7_x64\.vmdk"):
-        opened(top)
-    image = opened(top, reach=Reach.into([base.parent]))
-    assert [link.details.content_id for link in image.chain] == [
-        0x33333333, 0x22222222, 0x11111111,
-    ]  # fmt: skip
-    assert any("was taken from" in note for note in image.notes)
-    assert content(image, run_folder) == model
-
-
-def test_parent_that_was_changed(windows: tuple[Path, Path, bytes], opened: Opened) -> None:
-    top, base, _ = windows
-    base.write_text(base.read_text().replace("CID=11111111", "CID=11111112"))
-    with pytest.raises(MalformedImage, match="content ID 11111111"):
-        opened(top, reach=Reach.into([base.parent]))
-
-
-def test_two_parents_of_one_name(windows: tuple[Path, Path, bytes], opened: Opened) -> None:
-    top, base, _ = windows
-    other = base.parent.parent / "other"
-    allowed = []
-    for number in ("x", "y"):
-        place = other / number / "deep"
-        place.mkdir(parents=True)
-        (place / base.name).write_bytes(base.read_bytes())
-        allowed.append(other / number)
-    with pytest.raises(Ambiguous, match="could be any of"):
-        opened(top, reach=Reach.into(allowed))
-
-
 # --- what is opened, by the kernel's own account ------------------------------------------------
 
 SCRIPT = """
@@ -302,9 +193,8 @@ def test_nothing_outside_is_ever_opened(tmp_path: Path, base: Path, run_folder: 
         qemu_img("create", "-q", "-u", "-f", "qcow2", "-b", target, "-F", "raw", path, "4M")
         images.append(path)
         extent = case / f"{name}.vmdk"
-        vmdk(extent, [], 1, 0xFFFFFFFF)
-        text = extent.read_text().replace("twoGbMaxExtentSparse", "monolithicFlat")
-        extent.write_text(text + f'RW 8192 FLAT "{target}" 0\n')
+        line = f'RW 8192 FLAT "{target}" 0'
+        extent.write_bytes(descriptor("monolithicFlat", [line], Ids(1)))
         images.append(extent)
     good = case / "good.qcow2"
     qemu_img("convert", "-f", "raw", "-O", "qcow2", base, good)
