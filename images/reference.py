@@ -27,7 +27,7 @@ _MAX_SEARCHED = 50_000
 
 _WINDOWS = re.compile(r"(?:[A-Za-z]:)?[\\/]|.*\\", re.DOTALL)
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
-_PROTOCOL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_PROTOCOL = re.compile(r"[A-Za-z][A-Za-z0-9+._-]*:")
 
 
 @dataclass(frozen=True, slots=True)
