@@ -10,6 +10,10 @@ from collections.abc import Mapping
 
 _MAX_LINE = 64 << 10
 _LINE_PER_NODE = 4 << 10
+_NAME_OF_DEEP_NODE = 20 << 10
+"""A node's name holds those below it, up to 4 KiB, with each quotation mark escaped; twice."""
+_DEEP_NODES = 256
+"""More than a chain has; all others stand on nothing and have short names."""
 _MAX_EVENTS = 1000
 
 
@@ -24,11 +28,13 @@ class QmpClosed(QmpError):
 class Qmp:
     """One command at a time; everything must be done by `deadline` (monotonic seconds).
 
-    A line may have 64 KiB, and 4 KiB more for each block node that a reply can list.
+    A line may have 64 KiB, and 4 KiB more for each block node that a reply can list: 24 KiB for
+    the first of them, which may stand on each other.
     """
 
     def __init__(self, connection: socket.socket, deadline: float, *, nodes: int = 0) -> None:
-        self._max_line = _MAX_LINE + nodes * _LINE_PER_NODE
+        deep = min(nodes, _DEEP_NODES) * _NAME_OF_DEEP_NODE
+        self._max_line = _MAX_LINE + nodes * _LINE_PER_NODE + deep
         self._socket = connection
         self._deadline = deadline
         self._buffer = bytearray()

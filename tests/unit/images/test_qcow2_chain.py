@@ -12,6 +12,7 @@ import pytest
 from images.detect import Format
 from images.errors import Locked, MalformedImage, PolicyViolation, Unsupported
 from images.graph import READERS
+from tests.builders.locked import make_locked
 from tests.builders.qcow2 import Qcow2, patched
 
 from .conftest import MIB
@@ -35,7 +36,7 @@ def overlay(base: Path, form: str, *options: str) -> Path:
     return top
 
 
-FORMS = ("raw", "qcow2", "qcow", "qed", "vmdk", "vdi", "vhdx", "vpc")
+FORMS = ("qcow2", "qcow", "qed", "vmdk", "vdi", "vhdx", "vpc")
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -77,12 +78,14 @@ def test_subclusters_over_a_base(base: Path, opened: Opened, run_folder: Path) -
 @pytest.mark.parametrize("kind", ["zlib", "zstd"])
 def test_compressed_over_a_base(kind: str, base: Path, opened: Opened, run_folder: Path) -> None:
     other = base.with_name("other.raw")
-    other.write_bytes(base.read_bytes()[: 2 * MIB] + b"text" * (MIB // 2))
+    other.write_bytes(base.read_bytes()[: 3 * MIB] + b"text" * (MIB // 4))
     top = base.with_name("top")
     words = ("-c", "-o", f"compression_type={kind}", "-B", base, "-F", "raw")
     qemu_img("convert", "-f", "raw", "-O", "qcow2", *words, other, top)
-    assert top.stat().st_size < MIB
-    assert content(opened(top), run_folder) == other.read_bytes() == trusted(top, "qcow2")
+    write(top, "qcow2", "write -P 4 64k 64k")
+    after = bytearray(other.read_bytes())
+    after[64 << 10 : 128 << 10] = b"\4" * (64 << 10)
+    assert content(opened(top), run_folder) == after == trusted(top, "qcow2")
 
 
 @pytest.mark.parametrize(("below", "above"), [("2M", "8M"), ("8M", "3M"), ("1000k", "1M")])
@@ -159,12 +162,19 @@ def test_as_deep_as_allowed(tmp_path: Path, opened: Opened, run_folder: Path) ->
         opened(over)
 
 
+@pytest.fixture(scope="module")
+def luks(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("luks") / "image"
+    make_locked(path, "passphrase")
+    return path.read_bytes()
+
+
 @pytest.mark.parametrize("kind", ["top", "backing"])
-def test_encrypted_is_recognised(kind: str, tmp_path: Path, opened: Opened, run_folder) -> None:
+def test_encrypted_is_recognised(
+    kind: str, luks: bytes, tmp_path: Path, opened: Opened, run_folder
+) -> None:
     path = tmp_path / "luks"
-    secret = ("--object", "secret,id=key,data=passphrase")
-    options = "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10"
-    qemu_img("create", "-q", *secret, "-f", "qcow2", "-o", options, path, "1M")
+    path.write_bytes(luks)
     if kind == "backing":
         top = tmp_path / "top"
         top.write_bytes(Qcow2(MIB, backing=b"luks", backing_format=b"qcow2").build())
@@ -199,9 +209,10 @@ def test_backing_format_that_is_not_true(base: Path, opened: Opened) -> None:
 @pytest.mark.parametrize("kind", ["gzip", "xz", "ewf"])
 def test_what_only_our_reader_knows_carries_nothing(kind: str, base: Path, opened: Opened) -> None:
     """QEMU cannot stand on it: refused when it is opened, not when it is to be served."""
+    small = base.read_bytes()[:65536]
     data = {
-        "gzip": gzip.compress(base.read_bytes()),
-        "xz": lzma.compress(base.read_bytes()),
+        "gzip": gzip.compress(small),
+        "xz": lzma.compress(small),
         "ewf": b"EVF\x09\x0d\x0a\xff\x00".ljust(4096, b"\0"),
     }
     base.with_name("packed").write_bytes(data[kind])

@@ -86,6 +86,27 @@ def test_mixed_kinds_and_a_snapshot_of_qemu(
     assert content(opened(top), run_folder) == SHOWN
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_as_deep_as_allowed(kind: str, tmp_path: Path, opened: Opened, run_folder: Path) -> None:
+    """What the exporter says about so many images fits into what is read of it."""
+    size, model = 2 * MIB, bytes(2 * MIB)
+    hint, above = "", 0xFFFFFFFF
+    for number in range(1, 66):
+        path = tmp_path / f"{number}.vmdk"
+        layer = {number % 32: bytes([number]) * GRAIN, (number + 7) % 32: None}
+        ids = Ids(number, above, hint)
+        if kind == "split":
+            write_split(path, size, MIB, layer, ids)
+        else:
+            write_monolithic(path, size, layer, ids)
+        hint, above = path.name, number
+        if number <= 64:
+            model = applied(model, layer)
+    assert content(opened(tmp_path / "64.vmdk"), run_folder) == model
+    with pytest.raises(PolicyViolation, match="more than 64"):
+        opened(path)
+
+
 HINTS = {
     "windows": r"C:\VMs\Win7\base.vmdk",
     "windows with slashes": "C:/VMs/Win7/base.vmdk",
