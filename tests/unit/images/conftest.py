@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import struct
 import subprocess
 import time
@@ -16,8 +17,11 @@ from pathlib import Path
 import pytest
 
 from images import vmdk_sparse
+from images.errors import ImageError
 from images.exporter import Export
 from images.image import Image, open_image
+from tests.builders.hostile_containers import HOSTILE, make_case
+from tests.builders.hostile_place import Place, make_outside
 
 MIB = 1 << 20
 DISK_SIZE = 40 * MIB
@@ -117,6 +121,26 @@ def opened(request: pytest.FixtureRequest) -> Iterator[Callable[..., Image]]:
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short path: a Unix socket's has to fit into 107 bytes."""
     return tmp_path_factory.mktemp("r")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """Secrets in a folder outside of the cases."""
+    return make_outside(tmp_path)
+
+
+@pytest.fixture
+def attack(place: Place) -> Callable[[str], Path]:
+    """Makes a hostile container, and shows that it is refused as long as all guards are there."""
+
+    def make(name: str) -> Path:
+        path, _ = make_case(HOSTILE[name], place, len(listing(place.outside.parent)))
+        with ExitStack() as stack, pytest.raises(ImageError) as failure:
+            open_image(path, stack=stack)
+        assert re.search(HOSTILE[name].refused, str(failure.value))
+        return path
+
+    return make
 
 
 def listing(folder: Path | str) -> list[str]:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from images.detect import Format
 from images.errors import ImageError, PolicyViolation, Unreadable, Unsupported
 from images.export import exported
 from images.image import open_image
-from images.reference import Reach
+from images.reference import Reach, opened_reference
 from tests.builders.command import run
 from tests.builders.qcow2 import Qcow2
 
@@ -161,6 +162,10 @@ def test_image_on_a_device_cannot_name_its_neighbours(
     ):
         open_image(device, stack=stack)
     assert "put it into" not in failure.value.hint
+    with evidence.opened(device) as owner:
+        as_file = replace(owner, is_device=False)
+        with opened_reference(as_file, name, role, Reach()) as found:  # the guard taken out
+            assert found.file.resolved == neighbour
     assert opened(device, reach=Reach.into([Path("/dev")])).files[1].resolved == neighbour
 
 

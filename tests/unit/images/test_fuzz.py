@@ -1,7 +1,12 @@
-"""Whatever a file holds: an answer or an ImageError, and nothing else."""
+"""Whatever a file holds: an answer or an ImageError, and nothing else.
+
+FORENSIC_FUZZ_CASES sets how many cases each test tries (default 300), here and in
+test_fuzz_references.py.
+"""
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,9 +20,13 @@ from images.image import open_image
 
 from .conftest import listing
 
+CASES = int(os.environ.get("FORENSIC_FUZZ_CASES", "300"))
 BUDGET = settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=CASES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
+pytestmark = pytest.mark.timeout(max(300, CASES // 10))
 MAGICS = [b"", b"QFI\xfb\0\0\0\3", b"QFI\xfb\0\0\0\2", b"KDMV\1\0\0\0\3\0\0\0", b"COWD"]
 PARSERS = [
     detect.detect,
