@@ -5,18 +5,17 @@ from __future__ import annotations
 import base64
 import dataclasses
 import os
-import tempfile
 from collections.abc import Set
 from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
 
-from controller.errors import EvidenceChanged, EvidenceRefused, ExitCode
+from controller.errors import EnvironmentFailed, EvidenceChanged, EvidenceRefused, ExitCode
 from controller.sizes import moment
 from images.allocation import stored, used
 from images.chain import Link
-from images.errors import ImageError, Locked
+from images.errors import ImageError, Locked, SandboxFailed
 from images.evidence import EvidenceFile
 from images.export import exported
 from images.image import Image, open_image
@@ -145,15 +144,16 @@ def _roles(image: Image) -> list[tuple[Link, str]]:
 def _data(image: Image) -> tuple[int | None, Ranges | None, str | None, bool]:
     """Ask the sandboxed exporter how large the disk is and which parts of it hold data."""
     size = image.virtual_size
-    with tempfile.TemporaryDirectory(prefix="forensic-") as folder:
-        try:
-            with exported(image.plan, Path(folder), name="info") as export:
-                size = export.size
-                found = used(export.socket, export.name, export.size, path=image.path)
-        except Locked as error:
-            return size, None, error.message, True
-        except ImageError as error:
-            return size, None, error.message, False
+    try:
+        with exported(image.plan, None, name="info") as export:
+            size = export.size
+            found = used(export.socket, export.name, export.size, path=image.path)
+    except SandboxFailed as error:
+        raise EnvironmentFailed(str(error), hint=error.hint) from error
+    except Locked as error:
+        return size, None, error.message, True
+    except ImageError as error:
+        return size, None, error.message, False
     return size, Ranges(*found), None, False
 
 

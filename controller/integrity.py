@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from types import TracebackType
 
 from controller.errors import EvidenceRefused
@@ -166,10 +164,7 @@ class _Disks:
             self._done = before + done
 
         try:
-            with (
-                tempfile.TemporaryDirectory(prefix="forensic-") as folder,
-                exported(image.plan, Path(folder), name="hash", keys=keys) as export,
-            ):
+            with exported(image.plan, None, name="hash", keys=keys, stop=self._stop) as export:
                 return digest_export(
                     export.socket,
                     export.name,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from images import exporter, reader_export
 from images.graph import READERS, Plan
+from images.read_ahead import Stop
 from images.served_socket import Export
 
 __all__ = ["Export", "exported", "start_seconds"]
@@ -19,14 +20,19 @@ _UNPACKED = 20 << 20
 @contextlib.contextmanager
 def exported(  # noqa: PLR0913 - an export is what, where, under which name, and with which limits
     plan: Plan,
-    directory: Path,
+    directory: Path | None,
     *,
     name: str,
     keys: Sequence[bytes] = (),
     timeout: float = 10.0,
     cpu: int | None = None,
+    stop: Stop = lambda: False,
 ) -> Iterator[Export]:
-    """Export what `plan` says at a Unix socket in `directory`; see images.exporter.exported."""
+    """Export what `plan` says at a Unix socket in `directory`; see images.exporter.exported.
+
+    Where all must be unpacked first, that is given more time, and Cancelled is raised once `stop`
+    says so.
+    """
     if plan.top.driver not in READERS:
         with exporter.exported(
             plan, directory, name=name, keys=keys, timeout=timeout, cpu=cpu
@@ -42,6 +48,7 @@ def exported(  # noqa: PLR0913 - an export is what, where, under which name, and
         path=plan.path,
         timeout=timeout + start_seconds(plan),
         cpu=cpu,
+        stop=stop,
     ) as export:
         yield export
 

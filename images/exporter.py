@@ -30,7 +30,7 @@ _QEMU = "/usr/bin/qemu-system-x86_64"
 @contextlib.contextmanager
 def exported(  # noqa: PLR0913 - an export is what, where, under which name, with which limits
     plan: Plan,
-    directory: Path,
+    directory: Path | None,
     *,
     name: str,
     keys: Sequence[bytes] = (),

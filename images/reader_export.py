@@ -18,6 +18,7 @@ from images.evidence import EvidenceFile
 from images.nbd_size import export_size
 from images.nbd_wire import NbdError, Wire
 from images.raw import SECTOR
+from images.read_ahead import Stop, as_function
 from images.reader_sandbox import DEFAULT_LIMIT, Running
 from images.served_socket import CONNECTIONS, Export, listening
 
@@ -32,7 +33,7 @@ _ACTIVATE = 'exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"'
 def served(  # noqa: PLR0913 -- as exporter.exported, and what only the caller knows
     kind: str,
     files: Sequence[EvidenceFile],
-    directory: Path,
+    directory: Path | None,
     *,
     name: str,
     size: int | None,
@@ -40,6 +41,7 @@ def served(  # noqa: PLR0913 -- as exporter.exported, and what only the caller k
     timeout: float = 10.0,
     cpu: int | None = None,
     limit: int = DEFAULT_LIMIT,
+    stop: Stop = lambda: False,
 ) -> Iterator[Export]:
     """Export the image `path` at a Unix socket in `directory` for the length of the context.
 
@@ -47,8 +49,8 @@ def served(  # noqa: PLR0913 -- as exporter.exported, and what only the caller k
     what our own parser found; None where nobody knows before all is unpacked (gzip), and `timeout`,
     in seconds, must leave room for that. `limit` in bytes is the largest disk that is unpacked;
     `cpu` a limit of processor time in seconds. The export is ready when this yields, and its size
-    is a multiple of 512. Raises ExportFailed. The thread that enters must outlive the context: the
-    kernel ends the reader with it.
+    is a multiple of 512. Raises ExportFailed, and Cancelled once `stop` says so. The thread that
+    enters must outlive the context: the kernel ends the reader with it.
     """
     _require_nbdkit(path)
     with ExitStack() as stack:
@@ -65,7 +67,7 @@ def served(  # noqa: PLR0913 -- as exporter.exported, and what only the caller k
             )
         # The reader has its own copy: once it is gone, connecting must fail at once.
         listener.close()
-        found = _size(client, name, timeout, path, reader)
+        found = _size(client, name, timeout, stop, path, reader)
         client.close()
         _check(found, size, path, reader)
         yield Export(address, name, reader.process.pid, found)
@@ -102,9 +104,11 @@ def _argv(kind: str, descriptors: Sequence[int], limit: int) -> list[str]:
     ]
 
 
-def _size(client: socket.socket, name: str, timeout: float, path: Path, reader: Running) -> int:
+def _size(  # noqa: PLR0913, PLR0917 - what to ask, for how long, and whom to blame
+    client: socket.socket, name: str, timeout: float, stop: Stop, path: Path, reader: Running
+) -> int:
     try:
-        return export_size(Wire(client, lambda: False, timeout), name)
+        return export_size(Wire(client, as_function(stop), timeout), name)
     except NbdError as error:
         raise reader_sandbox.failure(path, f"the reader failed: {error}", reader) from error
 

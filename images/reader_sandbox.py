@@ -86,7 +86,7 @@ def _own(descriptor: int) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def running(  # noqa: PLR0913 -- what differs between serving and hashing
+def running(  # noqa: PLR0913 -- a process has its ends and its limits
     argv: Sequence[str],
     descriptors: Sequence[int],
     *,

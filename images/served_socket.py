@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import stat
+import tempfile
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ CONNECTIONS = 8
 class Export:
     """A running export; `pid` is the outermost process, whose end takes the others along.
 
-    `size` in bytes.
+    `size` in bytes. Without a directory, `socket` can be used by this process alone.
     """
 
     socket: Path
@@ -44,36 +45,59 @@ class Export:
 
 
 @contextlib.contextmanager
-def listening(directory: Path, name: str, image: Path) -> Iterator[tuple[socket.socket, Path]]:
+def listening(
+    directory: Path | None, name: str, image: Path
+) -> Iterator[tuple[socket.socket, Path]]:
     """A listening socket of ours, so that the sandbox needs no folder to make one in.
 
     It lies in `directory` and is called after the export `name`; ValueError for a name that could
-    lead elsewhere. Raises ExportFailed, which names `image`.
+    lead elsewhere. Without a directory it has no name at all, and the path is one that only this
+    process can use: whatever kills it, nothing is left. Raises ExportFailed, which names `image`.
     """
     if not _NAME.fullmatch(name):
         raise ValueError(f"not an export name: {name!r}")
-    path = directory / f"{name}.sock"
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        if directory is None:
+            path = _bound_without_name(listener, image, stack)
+        else:
+            path = directory / f"{name}.sock"
+            _bind(listener, path, image)
+            stack.callback(path.unlink, missing_ok=True)
+            path.chmod(stat.S_IRUSR | stat.S_IWUSR)
+        listener.listen(CONNECTIONS)
+        yield listener, path
+
+
+def _bound_without_name(listener: socket.socket, image: Path, stack: contextlib.ExitStack) -> Path:
+    """Bind, keep a descriptor of the socket's inode, and remove its name at once (proc(5))."""
+    folder = Path(tempfile.mkdtemp(prefix="forensic-"))
+    path = folder / "s"
+    try:
+        _bind(listener, path, image)
+        inode = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        stack.callback(os.close, inode)
+    finally:
+        path.unlink(missing_ok=True)
+        folder.rmdir()
+    return Path(f"/proc/self/fd/{inode}")
+
+
+def _bind(listener: socket.socket, path: Path, image: Path) -> None:
     if len(str(path).encode()) > _MAX_SOCKET_PATH:
         raise ExportFailed(
             f"the path of its socket is too long: {shown(str(path))}",
             path=image,
             hint="use a shorter run directory",
         )
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        try:
-            listener.bind(str(path))
-        except OSError as error:
-            raise ExportFailed(
-                f"could not create the socket {shown(str(path))}: {error.strerror}",
-                path=image,
-                hint="check that the folder exists, is writable, and holds no such file",
-            ) from error
-        try:
-            path.chmod(stat.S_IRUSR | stat.S_IWUSR)
-            listener.listen(CONNECTIONS)
-            yield listener, path
-        finally:
-            path.unlink(missing_ok=True)
+    try:
+        listener.bind(str(path))
+    except OSError as error:
+        raise ExportFailed(
+            f"could not create the socket {shown(str(path))}: {error.strerror}",
+            path=image,
+            hint="check that the folder exists, is writable, and holds no such file",
+        ) from error
 
 
 class Stderr:

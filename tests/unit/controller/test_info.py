@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
 import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -123,3 +127,35 @@ def test_nothing_is_left(chain: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     gather([chain], [])
     assert list(scratch.iterdir()) == []
     assert sorted(chain.parent.iterdir()) == before
+
+
+def test_killed_while_it_unpacks(tmp_path: Path) -> None:
+    """SIGKILL leaves neither a process nor a file, whenever it comes."""
+    bomb = tmp_path / "bomb.gz"
+    bomb.write_bytes(gzip.compress(bytes(64 * MIB), 9) * 200)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    command = [sys.executable, "-c", "from controller.cli import main; main()", "info", bomb]
+    environment = {**os.environ, "TMPDIR": str(scratch)}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 20
+        while not (children := descendants(process.pid)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.3)
+        children = descendants(process.pid)
+        assert children
+        assert list(scratch.iterdir()) == []
+        process.kill()
+    assert list(scratch.iterdir()) == []
+    deadline = time.monotonic() + 5
+    while any(Path(f"/proc/{pid}/exe").exists() for pid in children):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def descendants(pid: int) -> list[int]:
+    found = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, task.read_text().split()):
+            found += [child, *descendants(child)]
+    return found
