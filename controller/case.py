@@ -20,7 +20,7 @@ from controller import state
 from controller.cell import cell
 from controller.errors import EvidenceChanged, EvidenceRefused, ForensicError, UsageError
 from controller.integrity import Integrity, refuse_writers
-from controller.keys import keys_for
+from controller.keys import ALL, keys_for
 from controller.live_domains import domain_writers
 from controller.provenance import compared, describe
 from controller.provide import Provided, provide
@@ -34,6 +34,7 @@ from controller.settings import Settings
 from controller.store import read_manifest
 from controller.wire import Inspect, Link, OpenCase, Step
 from images.errors import ImageError
+from images.export import start_seconds
 from images.image import Image, open_image
 from images.live import writers
 from images.quoting import shown
@@ -173,9 +174,20 @@ class Case:
                     path, stack=self._stack, reach=reach, snapshot=self._settings.snapshot
                 )
                 self._images.append(image)
+            self._check_keys()
             self._writers = self._check_writers()
         except ImageError as error:
             raise EvidenceRefused(str(error), hint=error.hint) from error
+
+    def _check_keys(self) -> None:
+        """A key for a disk that is not there is a mistake that nobody would notice."""
+        known = {ALL, *(f"disk{index}" for index in range(len(self._images)))}
+        for key in self._settings.keys:
+            if key.address not in known:
+                raise UsageError(
+                    f"--key: there is no {shown(key.address)}",
+                    hint=f"there are {', '.join(sorted(known - {ALL}))}; or give {ALL}",
+                )
 
     def _check_writers(self) -> list[list[str]]:
         """A list for each image of who else can write to it, in words."""
@@ -193,14 +205,17 @@ class Case:
         self._link: Link = self._cell.enter_context(
             cell(state.binds_of(appliance.base, appliance.state, appliance.variant), descriptors)
         )
+        seconds = self._settings.start_timeout + sum(
+            start_seconds(image.plan) for image in self._images
+        )
         order = OpenCase(
             state.appliance_of(appliance.base, appliance.state, appliance.variant),
             [image.plan for image in self._images],
             [keys_for(f"disk{index}", self._settings.keys) for index in range(len(self._images))],
-            self._settings.start_timeout,
+            seconds,
         )
         self._timings["prepare"] = round(time.monotonic() - self._begin, 4)
-        done = self._link.call(order, self._watch, seconds=self._settings.start_timeout)
+        done = self._link.call(order, self._watch, seconds=seconds)
         self._timings |= done.timings
         self._session = done.session
         self._sizes = done.sizes

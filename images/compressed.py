@@ -12,6 +12,9 @@ from images.graph import Node
 from images.raw import SECTOR
 
 _PADDED = "the content is not a multiple of 512 bytes; the last sector is filled with zeros"
+_UNKNOWN = (
+    "how large the content is, only unpacking tells; a last part of a sector is filled with zeros"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class Xz:
 def open_gzip(file: EvidenceFile, chain: Chain) -> Link:
     """A gzip file is only known when it is unpacked, which is not done here."""
     node = Node("reader:gzip", chain=(chain.add(file),))
-    return Link(file.path, Format.GZIP, None, (file,), Gzip(), node)
+    return Link(file.path, Format.GZIP, None, (file,), Gzip(), node, (_UNKNOWN,))
 
 
 def open_xz(file: EvidenceFile, chain: Chain) -> Link:

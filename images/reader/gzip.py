@@ -85,8 +85,9 @@ class _Cursor:
         return False
 
     def _damaged(self, reason: str) -> MalformedImage:
+        end = min(self._consumed + _INPUT, self._file.size)
         return MalformedImage(
-            f"damaged gzip file, before its byte {self._consumed + _INPUT}: {reason}",
+            f"damaged gzip file, before its byte {end}: {reason}",
             path=self._file.path,
             hint=_HINT,
         )

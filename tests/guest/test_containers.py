@@ -91,6 +91,7 @@ def test_encrypted_container(raw: Path, tmp_path: Path) -> None:
     make_locked(path, word, raw)
     (tmp_path / "right").write_text(word + "\n")
     (tmp_path / "wrong").write_text("wrong\n")
+    assert inspect("--key", f"disk1:file:{tmp_path / 'right'}", path).status == 2
     locked = inspect(path)
     assert locked.status == 3
     assert "no key was given" in locked.stderr
