@@ -25,12 +25,12 @@ from images.served_socket import Stderr, end
 DEFAULT_LIMIT = 1 << 40
 """Bytes of the largest disk that is unpacked, unless the caller says otherwise: 1 TiB."""
 
-NEEDED = {"/usr/bin/nbdkit": "nbdkit", "/usr/bin/python3": "python3"}
+NEEDED = {"/usr/bin/python3": "python3"}
 """What has to be installed, and the package of each."""
 
 _CODE = Path(__file__).parent
 _ROOT = "/reader"
-PLUGIN = f"{_ROOT}/images/reader/plugin.py"
+PYTHON = ("/usr/bin/python3", "-s", "-B")
 _ENVIRONMENT = {
     "PYTHONPATH": _ROOT,
     "PYTHONDONTWRITEBYTECODE": "1",
@@ -169,10 +169,6 @@ def failure(path: Path, reason: str, program: Running) -> ExportFailed:
     if program.stderr.names_sandbox():
         return SandboxFailed(
             f"the reader's sandbox did not start{said}", path=path, hint="run `forensic doctor`"
-        )
-    if any("nbdkit-python-plugin" in line and "cannot open" in line for line in lines):
-        return SandboxFailed(
-            f"the reader did not start{said}", path=path, hint="install nbdkit-plugin-python"
         )
     for line in lines:
         if _REFUSED in line:

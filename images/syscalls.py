@@ -59,7 +59,7 @@ READING: Numbers = {
     "exit": (60, 93),
     "exit_group": (231, 94),
 }
-"""What nbdkit and Python need to serve bytes from open files; the most frequent ones first."""
+"""What Python needs to serve bytes from open files; the most frequent ones first."""
 
 STARTING: Numbers = {
     "execve": (59, 221),

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import traceback
 
 from images.seccomp import reading_filter
 
@@ -27,7 +26,6 @@ def lock() -> None:
 
     Nothing can be opened any more: Python modules have to be imported before.
     """
-    _rehearse()
     code = reading_filter()
     program = _Program(len(code) // 8, code)
     libc = ctypes.CDLL(None, use_errno=True)
@@ -37,11 +35,3 @@ def lock() -> None:
     ):
         if libc.prctl(*arguments) != 0:
             raise OSError(ctypes.get_errno(), f"prctl: {os.strerror(ctypes.get_errno())}")
-
-
-def _rehearse() -> None:
-    """What nbdkit does when `pread` has failed. It crashes where a module cannot be imported."""
-    try:
-        int("")
-    except ValueError as error:
-        traceback.format_exception(error)

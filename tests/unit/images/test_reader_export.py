@@ -112,7 +112,7 @@ def reader_of(export) -> Path:
     (pid,) = [
         pid
         for pid in descendants(export.pid)
-        if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"/usr/bin/nbdkit")
+        if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"/usr/bin/python3\0")
     ]
     return Path(f"/proc/{pid}")
 
@@ -360,7 +360,7 @@ def test_memory_is_limited(packed, serve):
         (["/usr/bin/sleep", "60"], "did not answer within"),
         (["/usr/bin/perl", "-e", 'die "bad \\x1b[31m"'], r"\x1b[31m"),
         (["/nothing"], "sandbox did not start"),
-        (["/usr/bin/nbdkit", "nothing"], "nbdkit"),
+        (["/usr/bin/python3", "-c", "import nothing"], "No module named"),
         (["/usr/bin/perl", "-e", "print STDERR 'x' x 100 . qq(\\n) for 1..200000"], "xxx"),
     ],
 )
@@ -383,11 +383,11 @@ def test_server_that_lies_in_the_handshake(packed, serve, monkeypatch):
 
 
 def test_missing_programs_are_named(packed, serve, monkeypatch):
-    monkeypatch.setattr(reader_sandbox, "NEEDED", {"/nothing/nbdkit": "nbdkit"})
+    monkeypatch.setattr(reader_sandbox, "NEEDED", {"/nothing/python3": "python3"})
     error = refusal(serve, *packed["e01-fast"])
     assert isinstance(error, SandboxFailed)
-    assert "/nothing/nbdkit" in str(error)
-    assert error.hint == "install nbdkit"
+    assert "/nothing/python3" in str(error)
+    assert error.hint == "install python3"
 
 
 def test_unknown_machine_fails_closed(packed, serve, monkeypatch):
