@@ -30,7 +30,7 @@ def examine(volume: Volume) -> Examined:
     try:
         found = find_signature(volume.device.fd, volume.start, volume.size)
     except BlkidError as error:
-        message = f"its {volume.size} bytes cannot be read ({error})"
+        message = f"a part of it that a signature could be in cannot be read ({error})"
         if volume.kind is Kind.LOGICAL_VOLUME:
             message += "; parts of it may lie on a physical volume that is missing"
         finding = Finding(Severity.ERROR, volume.address, "unreadable", message)

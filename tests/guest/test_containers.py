@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -133,3 +134,34 @@ def test_hash_is_of_the_file_as_it_is(own_copy: Path) -> None:
     assert run.json["evidence"][0]["files"][0]["sha256"] is None
     text = forensic("inspect", "-q", "--accel", "tcg", "--verify", own_copy)
     assert "and SHA-256" in text.stdout.decode()
+
+
+def damage_compressed_cluster(path: Path, offset: int) -> None:
+    """Break the compressed data of the 64 KiB cluster at `offset` of the disk (qcow2.txt, L2)."""
+    data = bytearray(path.read_bytes())
+    (table,) = struct.unpack_from(">Q", data, 40)
+    (second,) = struct.unpack_from(">Q", data, table)
+    entry = (second & 0x00FF_FFFF_FFFF_FE00) + 8 * (offset // 65536)
+    (word,) = struct.unpack_from(">Q", data, entry)
+    assert word >> 62 == 1, "not a compressed cluster"
+    place = word & ((1 << 54) - 1)
+    data[place : place + 4] = b"\xff" * 4  # no block type of RFC 1951; the next cluster may be near
+    path.write_bytes(data)
+
+
+def test_damaged_cluster_costs_its_layer_alone(
+    raw: Path, office: dict[str, Any], tmp_path: Path
+) -> None:
+    """A read error reaches the guest as one, and what is read after it arrives."""
+    path = tmp_path / "damaged.qcow2"
+    qemu_img("convert", "-c", "-f", "raw", "-O", "qcow2", raw, path)
+    damage_compressed_cluster(path, office["disk0/p1"]["offset"] + 1024)
+    run = inspect(path)
+    assert run.status == 1, run.stderr
+    layers = run.layers()
+    assert set(layers) == set(office)
+    for address in set(office) - {"disk0", "disk0/p1"}:
+        assert layers[address]["content"] == office[address]["content"], address
+    # The disk too: libblkid looks for signatures where the partition begins.
+    unread = {each["layer"] for each in run.json["findings"] if each["code"] == "unreadable"}
+    assert unread == {"disk0", "disk0/p1"}
