@@ -11,7 +11,8 @@ raises ValueError.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 MAX_TEXT = 4096
@@ -30,6 +31,8 @@ class Kind(StrEnum):
     DISK = "disk"
     PARTITION = "partition"
     GAP = "gap"
+    CRYPT = "crypt"
+    ARRAY = "array"
     VOLUME_GROUP = "volume-group"
     LOGICAL_VOLUME = "logical-volume"
 
@@ -180,6 +183,44 @@ class VolumeFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Keyslot:
+    """One of the ways to open an encrypted volume: what deriving its key costs.
+
+    `memory` is in bytes; None where the function needs none to speak of (PBKDF2).
+    """
+
+    number: int
+    kdf: str
+    iterations: int
+    memory: int | None
+
+    def __post_init__(self) -> None:
+        check_text(self.kdf)
+        check_bytes(self.number, self.iterations, self.memory)
+
+
+@dataclass(frozen=True, slots=True)
+class Encryption:
+    """What the header of an encrypted volume says, and what came of the keys that were given.
+
+    `scheme` is luks1, luks2, bitlocker, filevault2 or veracrypt; `opened_by` counts from 1 in the
+    order in which the keys were given, None where none has opened it.
+    """
+
+    scheme: str
+    cipher: str | None = None
+    key_bits: int | None = None
+    keyslots: list[Keyslot] = field(default_factory=list)
+    keys_tried: int = 0
+    opened_by: int | None = None
+
+    def __post_init__(self) -> None:
+        check_text(self.scheme, self.cipher)
+        check_bytes(self.key_bits, self.keys_tried, self.opened_by)
+        check_list(self.keyslots)
+
+
+@dataclass(frozen=True, slots=True)
 class Layer:
     """One layer. `offset` is set only where it is one contiguous slice of its only parent."""
 
@@ -194,6 +235,7 @@ class Layer:
     partition: PartitionEntry | None = None
     group: GroupFacts | None = None
     volume: VolumeFacts | None = None
+    encryption: Encryption | None = None
 
     def __post_init__(self) -> None:
         check_text(self.address, *self.parents)
@@ -220,7 +262,7 @@ def check_text(*values: str | None) -> None:
         raise ValueError(f"a string is longer than {MAX_TEXT} characters")
 
 
-def check_list(values: list[str]) -> None:
+def check_list(values: Sequence[object]) -> None:
     """Raise ValueError for a list longer than MAX_LIST entries."""
     if len(values) > MAX_LIST:
         raise ValueError(f"a list has more than {MAX_LIST} entries")

@@ -19,9 +19,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from appliance.layer import Finding, Layer, check_list, check_text
+from appliance.layer import Finding, Layer, check_bytes, check_list, check_text
 
-VERSION = 2
+VERSION = 3
 """Raised when either side would misunderstand the other; part of the saved state's key."""
 
 PORT_NAME = "org.forensic.agent"
@@ -78,22 +78,48 @@ class Disk:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What the agent is to do with the disks that are attached."""
+class LayerKey:
+    """A key for the layer at `address`, or for any where that is "all"; `secret` is base64."""
 
-    op: str
-    disks: list[Disk] = field(default_factory=list)
+    address: str
+    secret: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """Event: what the agent is doing now, and on which layer. Shown, and named if it dies."""
+class Deed:
+    """An operation on a layer, in the words of a Progress."""
 
     operation: str
     layer: str
 
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the agent is to do with the disks that are attached.
+
+    `fatal` is what other guests of this run died of: it is not tried again.
+    """
+
+    op: str
+    disks: list[Disk] = field(default_factory=list)
+    keys: list[LayerKey] = field(default_factory=list)
+    fatal: list[Deed] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Event: what the agent is doing now, and on which layer. Shown, and named if it dies.
+
+    It may take `seconds` without another word; then the guest is given up as one that hangs.
+    """
+
+    operation: str
+    layer: str
+    seconds: int
+
     def __post_init__(self) -> None:
         check_text(self.operation, self.layer)
+        check_bytes(self.seconds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from appliance.protocol import (
     Body,
     Disk,
     Failed,
+    LayerKey,
     Mapped,
     Progress,
     ProtocolError,
@@ -63,7 +64,12 @@ class AgentClient:
         self._call(Request("ping", []), seconds, _refuse)
 
     def map(
-        self, disks: list[Disk], *, seconds: float, watch: Callable[[Progress], None]
+        self,
+        disks: list[Disk],
+        keys: list[LayerKey],
+        *,
+        seconds: float,
+        watch: Callable[[Progress], None],
     ) -> Mapping:
         """Have the agent map the disks. Raises GuestFailed or GuestHostile."""
         found = Mapping()
@@ -82,7 +88,7 @@ class AgentClient:
             if len(found.layers) > MAX_LAYERS or len(found.findings) > MAX_FINDINGS:
                 raise GuestHostile("the agent reports more layers than it may")
 
-        done = self._call(Request("map", disks), seconds, take)
+        done = self._call(Request("map", disks, keys), seconds, take)
         found.tools, found.timings = done.tools, done.timings
         check_graph(found.layers, {disk.address for disk in disks})
         return found

@@ -20,7 +20,7 @@ from controller import state
 from controller.cell import cell
 from controller.errors import EvidenceChanged, EvidenceRefused, ForensicError, UsageError
 from controller.integrity import Integrity, refuse_writers
-from controller.keys import ALL, keys_for
+from controller.keys import ALL, keys_for, layer_keys
 from controller.live_domains import domain_writers
 from controller.provenance import compared, describe
 from controller.provide import Provided, provide
@@ -150,7 +150,9 @@ class Case:
     def inspect(self) -> Inspection:
         """Map the layers of all images."""
         done = self._link.call(
-            Inspect(self._settings.timeout), self._watch, seconds=self._settings.timeout
+            Inspect(self._settings.timeout, layer_keys(self._settings.keys)),
+            self._watch,
+            seconds=self._settings.timeout,
         )
         self._console = done.console
         evidence, failures = self._evidence()
@@ -183,7 +185,8 @@ class Case:
         """A key for a disk that is not there is a mistake that nobody would notice."""
         known = {ALL, *(f"disk{index}" for index in range(len(self._images)))}
         for key in self._settings.keys:
-            if key.address not in known:
+            disk = key.address.split("/")[0]
+            if disk not in known and (disk == key.address or disk.startswith("disk")):
                 raise UsageError(
                     f"--key: there is no {shown(key.address)}",
                     hint=f"there are {', '.join(sorted(known - {ALL}))}; or give {ALL}",

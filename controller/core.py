@@ -195,6 +195,7 @@ class Core:
             try:
                 found = self._agent.map(
                     self._disks,
+                    order.keys,
                     seconds=order.seconds,
                     watch=lambda step: self._link.send(Step(step.operation, step.layer)),
                 )

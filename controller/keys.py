@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import getpass
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from appliance.protocol import LayerKey
 from controller.errors import UsageError
 from images.quoting import shown
 
@@ -36,17 +39,18 @@ def read_keys(words: Sequence[str], *, from_stdin: bool) -> tuple[Key, ...]:
 
 
 def _read(word: str) -> Key:
-    parts = word.split(":", 2)
-    if len(parts) == 2 and parts[0] and parts[1] == "prompt":
-        return Key(parts[0], _asked(parts[0]))
-    if len(parts) == 3 and all(parts) and parts[1] in ("file", "keyfile"):
-        content = _content(parts[2])
+    if found := re.fullmatch("(.+):prompt", word):
+        return Key(found[1], _asked(found[1]))
+    # An address has colons itself where it leads into an image in a file system.
+    if found := re.fullmatch("(.+?):(file|keyfile):(.+)", word, re.DOTALL):
+        address, source, path = found.groups()
+        content = _content(path)
         # A passphrase was typed into its file with an editor; a key file is taken as it is.
-        if parts[1] == "file" and content.endswith(b"\n"):
+        if source == "file" and content.endswith(b"\n"):
             content = content[:-1]
         if not content:
-            raise UsageError(f"--key: {shown(parts[2])} is empty")
-        return Key(parts[0], content)
+            raise UsageError(f"--key: {shown(path)} is empty")
+        return Key(address, content)
     # What was given may be a secret by mistake: it is not repeated.
     raise UsageError(
         "--key takes ADDRESS:file:PATH, ADDRESS:keyfile:PATH or ADDRESS:prompt",
@@ -79,6 +83,11 @@ def _asked(address: str) -> bytes:
     if not passphrase:
         raise UsageError("--key: nothing was typed")
     return passphrase
+
+
+def layer_keys(keys: Sequence[Key]) -> list[LayerKey]:
+    """All keys as the agent takes them, in their order."""
+    return [LayerKey(key.address, base64.b64encode(key.secret).decode()) for key in keys]
 
 
 def keys_for(address: str, keys: Sequence[Key]) -> list[bytes]:

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from appliance.layer import Finding, Layer
+from appliance.protocol import LayerKey
 from controller.errors import BY_NAME, CellFailed, EnvironmentFailed, ForensicError
 from images.graph import Plan
 
@@ -59,9 +60,10 @@ class OpenCase(msgspec.Struct, tag=True):
 
 
 class Inspect(msgspec.Struct, tag=True):
-    """Map the attached disks."""
+    """Map the attached disks, with keys for their layers."""
 
     seconds: float
+    keys: list[LayerKey] = []
 
 
 class Step(msgspec.Struct, tag=True):

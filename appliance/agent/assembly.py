@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 from appliance.agent import lvm
+from appliance.agent.dm import MappingError
 from appliance.agent.lvm import Group, LogicalVolume, LvmError, Member
-from appliance.agent.outcome import Outcome
-from appliance.agent.overlay import OverlayError
+from appliance.agent.outcome import LeftAlone, Outcome
 from appliance.agent.volume import Volume
 from appliance.layer import Kind, Layer, Severity, Status
+
+_SECONDS = 150
+"""Two commands of lvm, each with its own time limit."""
 
 _RESERVED = re.compile(r"(disk|md)\d+")
 """Names that the addresses of other layers begin with."""
@@ -28,9 +31,13 @@ def assemble(members: list[Member], outcome: Outcome, stack: ExitStack) -> Itera
         groups.extend(_read(clones, outcome))
     for address, group in zip(_addresses(groups), groups, strict=True):
         with ExitStack() as own:
-            with outcome.phase("activate", address, "lvm"):
-                _report(address, group, outcome)
-                volumes = _activate(address, group, outcome, own)
+            _report(address, group, outcome)
+            try:
+                with outcome.phase("activate", address, "lvm", _SECONDS):
+                    volumes = _activate(address, group, outcome, own)
+            except LeftAlone:
+                _leave(address, group, outcome)
+                continue
             yield volumes
             if not _conflicts(group, groups):
                 stack.enter_context(own.pop_all())
@@ -67,13 +74,15 @@ def _has_disk(members: dict[str, Member], member: Member) -> bool:
 
 def _read(members: list[Member], outcome: Outcome) -> list[Group]:
     addresses = [member.volume.address for member in members]
-    with outcome.phase("read LVM metadata", ", ".join(addresses)[:1000], "lvm"):
-        try:
+    try:
+        with outcome.phase("read LVM metadata", ", ".join(addresses)[:1000], "lvm", _SECONDS):
             groups = lvm.read_groups([member.volume for member in members])
-        except LvmError as error:
-            for address in addresses:
-                outcome.find(Severity.ERROR, address, "lvm", str(error))
-            return []
+    except LeftAlone:
+        return []
+    except LvmError as error:
+        for address in addresses:
+            outcome.find(Severity.ERROR, address, "lvm", str(error))
+        return []
     found = {member.address for group in groups for member in group.members}
     for address in addresses:
         if address not in found:
@@ -132,9 +141,16 @@ def _activate(address: str, group: Group, outcome: Outcome, stack: ExitStack) ->
                 outcome.find(Severity.ERROR, name, "not-activated", str(opened))
             else:
                 volumes.append(lvm.as_volume(address, logical, opened))
-    except (LvmError, OverlayError) as error:
+    except (LvmError, MappingError) as error:
         outcome.find(Severity.ERROR, address, "not-activated", str(error))
     return volumes
+
+
+def _leave(address: str, group: Group, outcome: Outcome) -> None:
+    """What activating a group has killed a guest once: its volumes are shown, and not opened."""
+    for volume in group.volumes:
+        if not volume.is_pool:
+            outcome.add(_without_content(address, volume, Status.DAMAGED))
 
 
 def _without_content(address: str, volume: LogicalVolume, status: Status) -> Layer:

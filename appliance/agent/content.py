@@ -6,14 +6,17 @@ import base64
 from dataclasses import dataclass
 
 from appliance.agent.blkid import BlkidError, Signature, find_signature
+from appliance.agent.crypt import SCHEMES
 from appliance.agent.filesystem.account import Usage
 from appliance.agent.filesystem.usage import read_usage
 from appliance.agent.volume import Volume
 from appliance.layer import Content, Finding, Kind, Severity, Status
 
-LOCKED = {"crypto_LUKS", "BitLocker", "FVAULT2"}
 NOT_OPENED = {"raid", "crypto"}
 """libblkid's USAGE of what is only a part of something else, or a container of it."""
+
+OPENED = {"LVM2_member", *SCHEMES}
+"""Those types among them that the mapper looks into."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +86,7 @@ def _recognised(volume: Volume, signature: Signature) -> Examined:
 
 
 def _openable(volume: Volume, content: Content) -> tuple[Status, Finding | None]:
-    if content.type in LOCKED:
-        message = f"{content.type}: encrypted, and no key was given; what is inside is not shown"
-        return Status.LOCKED, Finding(Severity.WARNING, volume.address, "locked", message)
-    if content.usage in NOT_OPENED and content.type != "LVM2_member":
+    if content.usage in NOT_OPENED and content.type not in OPENED:
         message = f"{content.type} is recognised, but this version does not look inside"
         return Status.UNSUPPORTED, Finding(Severity.WARNING, volume.address, "not-opened", message)
     return Status.MAPPED, None

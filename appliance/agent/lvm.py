@@ -12,9 +12,9 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from appliance.agent import dm
 from appliance.agent.command import CommandError, Completed, finish
 from appliance.agent.device import Device, DeviceError, open_device, seal
 from appliance.agent.overlay import overlay
@@ -187,7 +187,8 @@ def _deactivate(name: str, devices: str) -> None:
 def _opened(
     group: Group, volume: LogicalVolume, problem: str, stack: ExitStack
 ) -> Device | LvmError:
-    node = _find_node(group.facts.uuid, volume.facts.uuid)
+    # LVM makes device-mapper's uuid of both; names could collide.
+    node = dm.node_by_uuid(f"LVM-{group.facts.uuid}{volume.facts.uuid}")
     if node is None:
         return LvmError(problem or "lvm did not make a device for it")
     try:
@@ -214,15 +215,6 @@ def as_volume(group_address: str, volume: LogicalVolume, device: Device) -> Volu
         node=device.path,
         logical_volume=volume.facts,
     )
-
-
-def _find_node(group_uuid: str, volume_uuid: str) -> str | None:
-    """The node by device-mapper's uuid, which LVM makes of both uuids; names could collide."""
-    wanted = f"LVM-{group_uuid}{volume_uuid}".replace("-", "")
-    for path in Path("/sys/block").glob("dm-*/dm/uuid"):
-        if path.read_text().strip().replace("-", "") == wanted:
-            return f"/dev/{path.parent.parent.name}"
-    return None
 
 
 def _lvm(command: str) -> Completed:

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from appliance.layer import MAX_TEXT, Finding, Layer, Severity
-from appliance.protocol import Body, Progress
+from appliance.protocol import Body, Deed, Progress
 
 MAX_LAYERS = 4096
+_SECONDS = 60
+"""What an operation may take that only looks at metadata, on the slowest of machines."""
+
+
+class LeftAlone(Exception):
+    """The operation killed a guest before; the host reports it."""
 
 
 class Outcome:
-    """Sends layers, findings and progress through `emit` and adds up the time per phase."""
+    """Sends layers, findings and progress through `emit` and adds up the time per phase.
 
-    def __init__(self, emit: Callable[[Body], None]) -> None:
+    What is in `fatal` is not done.
+    """
+
+    def __init__(self, emit: Callable[[Body], None], fatal: Sequence[Deed] = ()) -> None:
         self._emit = emit
+        self._fatal = set(fatal)
         self._layers = 0
         self.timings: dict[str, float] = {}
 
@@ -40,10 +50,14 @@ class Outcome:
             self._emit(finding)
 
     @contextmanager
-    def phase(self, operation: str, address: str, phase: str) -> Iterator[None]:
-        """Announce `operation` on a layer, so that the host can name it if the guest dies of it,
-        and count its seconds under `phase`."""
-        self._emit(Progress(operation, address))
+    def phase(
+        self, operation: str, address: str, phase: str, seconds: int = _SECONDS
+    ) -> Iterator[None]:
+        """Announce `operation` on a layer, so that the host can name it if the guest dies of it or
+        says nothing for `seconds`, and count its time under `phase`. Raises LeftAlone."""
+        if Deed(operation, address) in self._fatal:
+            raise LeftAlone(f"{operation} {address}")
+        self._emit(Progress(operation, address, seconds))
         begin = time.monotonic()
         try:
             yield

@@ -8,14 +8,17 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from appliance.agent.device import DeviceError
+from appliance.agent.keyring import Keyring
 from appliance.agent.mapper import map_disks
 from appliance.agent.outcome import Outcome
 from appliance.agent.versions import tool_versions
 from appliance.protocol import (
     AGENT_ADDRESS,
     Body,
+    Deed,
     Disk,
     Failed,
+    LayerKey,
     Mapped,
     ProtocolError,
     Request,
@@ -54,14 +57,19 @@ def _answer(payload: bytes, emit: Callable[[Body], None], stack: ExitStack) -> N
 def _parse_request(payload: bytes) -> Request:
     decoded = parse_object(payload)
     try:
-        return Request(decoded["op"], [Disk(**disk) for disk in decoded["disks"]])
+        return Request(
+            decoded["op"],
+            [Disk(**disk) for disk in decoded["disks"]],
+            [LayerKey(**key) for key in decoded["keys"]],
+            [Deed(**deed) for deed in decoded["fatal"]],
+        )
     except (KeyError, TypeError) as error:
         raise ProtocolError(f"not a request: {error}") from None
 
 
 def _map(request: Request, emit: Callable[[Body], None], stack: ExitStack) -> Mapped:
-    outcome = Outcome(emit)
-    map_disks(request.disks, outcome, stack)
+    outcome = Outcome(emit, request.fatal)
+    map_disks(request.disks, Keyring.of(request.keys), outcome, stack)
     return Mapped(tool_versions(), {phase: round(s, 4) for phase, s in outcome.timings.items()})
 
 

@@ -110,7 +110,7 @@ LAYER = Layer("disk0", Kind.DISK, [], None, 1, Status.MAPPED)
 REPLIES = [
     (LAYER, "layer"),
     (Finding(Severity.INFO, None, "a", "b"), "finding"),
-    (Progress("a", "b"), "progress"),
+    (Progress("a", "b", 1), "progress"),
     (Mapped({"a": "b"}, {"c": 1.5}), "done"),
     (Failed("a", "b"), "failed"),
 ]
@@ -128,7 +128,7 @@ def test_reply(body: Layer, kind: str) -> None:
 @given(st.text(max_size=50))
 def test_text_survives(text: str) -> None:
     """Frames are ASCII whatever they say, so that no part of the way can break a character."""
-    reply = encode_reply(Progress(text, ""))
+    reply = encode_reply(Progress(text, "", 1))
     assert reply[4:].isascii()
     assert json.loads(reply[4:])["body"]["operation"] == text
 
@@ -186,7 +186,7 @@ BAD: dict[str, Callable[[], object]] = {
     "negative extent": lambda: group(extent_size=-1),
     "negative missing": lambda: group(missing_physical_volumes=-1),
     "long message": lambda: Finding(Severity.INFO, None, "a", LONG),
-    "long operation": lambda: Progress(LONG, ""),
+    "long operation": lambda: Progress(LONG, "", 1),
     "long tool": lambda: Mapped({LONG: ""}, {}),
     "long version": lambda: Mapped({"a": LONG}, {}),
     "long phase": lambda: Mapped({}, {LONG: 0}),

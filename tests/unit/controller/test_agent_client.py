@@ -95,7 +95,7 @@ def agent(script: Script, *, hold: bool = False) -> Iterator[AgentClient]:
 
 
 def ask(client: AgentClient, disks: list[Disk] = DISKS, seconds: float = SECONDS) -> Mapping:
-    return client.map(disks, seconds=seconds, watch=lambda _step: None)
+    return client.map(disks, [], seconds=seconds, watch=lambda _step: None)
 
 
 def says(*parts: bytes) -> Script:
@@ -147,7 +147,7 @@ def group_frame(**changes: str) -> bytes:
 
 DONE = encode_reply(Mapped({"kernel": "6.12"}, {"recognise": 0.1}))
 DISK = encode_reply(layer())
-STEP = encode_reply(Progress("recognise", "disk0"))
+STEP = encode_reply(Progress("recognise", "disk0", 60))
 NOTE = encode_reply(Finding(Severity.INFO, "disk0", "note", "text"))
 TEXT = '{"operation":%s,"layer":"x"}'
 LONG = '"' + "x" * (MAX_TEXT + 1) + '"'
@@ -484,10 +484,10 @@ def test_good_mapping() -> None:
     steps: list[Progress] = []
     frames = [encode_reply(body) for body in (*layers, finding)]
     with agent(says(STEP, *frames, DONE)) as client:
-        found = client.map(DISKS, seconds=5, watch=steps.append)
-        assert client.doing == Progress("recognise", "disk0")
+        found = client.map(DISKS, [], seconds=5, watch=steps.append)
+        assert client.doing == Progress("recognise", "disk0", 60)
     assert found == Mapping(layers, [finding], {"kernel": "6.12"}, {"recognise": 0.1})
-    assert steps == [Progress("recognise", "disk0")]
+    assert steps == [Progress("recognise", "disk0", 60)]
 
 
 def test_request_as_the_agent_reads_it() -> None:
