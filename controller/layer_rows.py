@@ -144,7 +144,7 @@ def _sectors(layer: Layer, around: Surroundings) -> str:
 def notes_of(layer: Layer, around: Surroundings, show: Show, *, verbose: bool) -> list[Note]:
     """The notes below a layer, each with at least one item."""
     facts = [*_relations(layer, around, show), *_volume(layer, show)]
-    notes = [Note(facts)]
+    notes = [Note(facts), Note(_encryption(layer, show))]
     if layer.content and layer.content.ext:
         notes.append(Note(_ext(layer.content.ext, show)))
     if verbose:
@@ -185,6 +185,26 @@ def _volume(layer: Layer, show: Show) -> list[str]:
         items.append(f"made from {show(volume.origin)}")
     if volume.pool:
         items.append(f"in pool {show(volume.pool)}")
+    return items
+
+
+def _encryption(layer: Layer, show: Show) -> list[str]:
+    facts = layer.encryption
+    if facts is None:
+        return []
+    items = [show(facts.scheme)]
+    if facts.cipher:
+        bits = f" with {facts.key_bits} bits" if facts.key_bits else ""
+        items.append(f"{show(facts.cipher)}{bits}")
+    if facts.keyslots:
+        named = ", ".join(
+            f"{slot.number} ({show(slot.kdf)})" for slot in facts.keyslots[:_MAX_NAMED]
+        )
+        items.append(f"{count(len(facts.keyslots), 'keyslot')}: {named}")
+    if facts.opened_by:
+        items.append(f"opened by key {facts.opened_by}")
+    elif facts.keys_tried:
+        items.append(f"{count(facts.keys_tried, 'key')} tried, none opened it")
     return items
 
 

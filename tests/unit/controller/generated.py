@@ -6,9 +6,11 @@ from hypothesis import strategies as st
 
 from appliance.layer import (
     Content,
+    Encryption,
     ExtState,
     Finding,
     GroupFacts,
+    Keyslot,
     Kind,
     Layer,
     PartitionEntry,
@@ -65,6 +67,7 @@ def contents(text: st.SearchStrategy[str]) -> st.SearchStrategy[Content]:
 
 def layers(text: st.SearchStrategy[str]) -> st.SearchStrategy[Layer]:
     maybe, words = st.none() | text, st.lists(text, max_size=4)
+    slots = st.lists(st.builds(Keyslot, SIZE, text, SIZE, st.none() | SIZE), max_size=2)
     return st.builds(
         Layer,
         address=text | st.sampled_from(["disk0", "disk1"]),
@@ -79,6 +82,7 @@ def layers(text: st.SearchStrategy[str]) -> st.SearchStrategy[Layer]:
         | st.builds(PartitionEntry, SIZE, text, maybe, maybe, maybe, FLAG, FLAG, FLAG),
         group=st.none() | st.builds(GroupFacts, text, text, SIZE, SIZE, SIZE, SIZE),
         volume=st.none() | st.builds(VolumeFacts, text, text, words, words, maybe, maybe),
+        encryption=st.none() | st.builds(Encryption, text, maybe, st.none() | SIZE, slots, SIZE),
     )
 
 

@@ -149,7 +149,7 @@ DONE = encode_reply(Mapped({"kernel": "6.12"}, {"recognise": 0.1}))
 DISK = encode_reply(layer())
 STEP = encode_reply(Progress("recognise", "disk0", 60))
 NOTE = encode_reply(Finding(Severity.INFO, "disk0", "note", "text"))
-TEXT = '{"operation":%s,"layer":"x"}'
+TEXT = '{"operation":%s,"layer":"x","seconds":1}'
 LONG = '"' + "x" * (MAX_TEXT + 1) + '"'
 
 HOSTILE: dict[str, bytes] = {
@@ -165,14 +165,15 @@ HOSTILE: dict[str, bytes] = {
     "not UTF-8": frame(b'{"kind":"\xff","body":1}'),
     "deep": raw("progress", "[" * 200_000),
     "deep in a field that is ignored": raw(
-        "progress", '{"operation":"a","layer":"b","more":' + "[" * 200_000 + "]" * 200_000 + "}"
+        "progress",
+        '{"operation":"a","layer":"b","seconds":1,"more":' + "[" * 200_000 + "]" * 200_000 + "}",
     ),
     "a list": frame(b"[]"),
     "null": frame(b"null"),
     "two documents": frame(STEP[4:] + STEP[4:]),
     "lone surrogate": raw("progress", TEXT % r'"\ud800"'),
     "lone surrogate as bytes": frame(
-        b'{"kind":"progress","body":{"operation":"\xed\xa0\x80","layer":"x"}}'
+        b'{"kind":"progress","body":{"operation":"\xed\xa0\x80","layer":"x","seconds":1}}'
     ),
     "raw control character": raw("progress", TEXT % '"\0"'),
     # envelope
@@ -505,7 +506,8 @@ def test_request_as_the_agent_reads_it() -> None:
         thread.start()
         ask(AgentClient(ours, Meter()))  # type: ignore[arg-type]
         thread.join()
-    assert seen == [{"op": "map", "disks": [{"address": "disk0", "serial": "0123", "size": MIB}]}]
+    disk = {"address": "disk0", "serial": "0123", "size": MIB}
+    assert seen == [{"op": "map", "disks": [disk], "keys": [], "fatal": []}]
 
 
 def test_whatever_is_decoded_can_be_sent_on() -> None:

@@ -42,6 +42,8 @@ OBJECTS: dict[str, Any] = {
     "partition": layer.PartitionEntry,
     "group": layer.GroupFacts,
     "volume": layer.VolumeFacts,
+    "encryption": layer.Encryption,
+    "keyslot": layer.Keyslot,
     "finding": layer.Finding,
 }
 
@@ -147,7 +149,7 @@ def test_the_example_of_the_page_is_true() -> None:
     assert report[1] == (GOLDEN / "office.pipe.txt").read_text()
 
 
-POSITIONS = {"Finding": (3, 2), "Problem": (2, 1), "find": (4, 2)}
+POSITIONS = {"Finding": (3, 2), "_closed": (4, 2), "Problem": (2, 1), "find": (4, 2)}
 """Name of what is called -> arguments that it has at least, and which of them is the code."""
 
 

@@ -758,7 +758,7 @@ def test_mapping_through_ssh(tmp_path: Path) -> None:
 
     with meeting(tmp_path, sshd(serve)) as (channel, meter):
         client = AgentClient(channel, meter)
-        found = client.map([Disk("disk0", "s", MIB)], seconds=20, watch=lambda _step: None)
+        found = client.map([Disk("disk0", "s", MIB)], [], seconds=20, watch=lambda _step: None)
     assert found.layers == layers
 
 
