@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -15,6 +16,7 @@ from appliance.protocol import (
     BODIES,
     MAX_FRAME,
     Body,
+    Deed,
     Disk,
     Failed,
     LayerKey,
@@ -31,6 +33,8 @@ from images.quoting import shown
 
 MAX_LAYERS = 5000
 MAX_FINDINGS = 20000
+_GRACE = 10
+"""Seconds by which an operation may exceed what the agent said."""
 _REPLY_BYTES = 32 << 20
 """Upper bound of everything that one request may bring back, with SSH's overhead; twice what the
 agent can have to say, and lists of tiny strings need fourteen times their JSON as objects."""
@@ -58,6 +62,7 @@ class AgentClient:
         self._channel = channel
         self._meter = meter
         self.doing: Progress | None = None
+        self._silence = math.inf
 
     def ping(self, *, seconds: float) -> None:
         """Make sure that the agent answers."""
@@ -68,10 +73,15 @@ class AgentClient:
         disks: list[Disk],
         keys: list[LayerKey],
         *,
+        fatal: Sequence[Deed] = (),
         seconds: float,
         watch: Callable[[Progress], None],
     ) -> Mapping:
-        """Have the agent map the disks. Raises GuestFailed or GuestHostile."""
+        """Have the agent map the disks, without the deeds that are `fatal`.
+
+        Raises GuestFailed, also where an operation takes longer than the agent said before it,
+        or GuestHostile.
+        """
         found = Mapping()
 
         def take(body: Body) -> None:
@@ -82,13 +92,14 @@ class AgentClient:
                     found.findings.append(body)
                 case Progress():
                     self.doing = body
+                    self._silence = time.monotonic() + body.seconds + _GRACE
                     watch(body)
                 case _:
                     _refuse(body)
             if len(found.layers) > MAX_LAYERS or len(found.findings) > MAX_FINDINGS:
                 raise GuestHostile("the agent reports more layers than it may")
 
-        done = self._call(Request("map", disks, keys), seconds, take)
+        done = self._call(Request("map", disks, keys, list(fatal)), seconds, take)
         found.tools, found.timings = done.tools, done.timings
         check_graph(found.layers, {disk.address for disk in disks})
         return found
@@ -96,10 +107,11 @@ class AgentClient:
     def _call(self, request: Request, seconds: float, take: Callable[[Body], None]) -> Mapped:
         self._meter.allow(_REPLY_BYTES, seconds)
         deadline = time.monotonic() + seconds
+        self._silence = math.inf
 
         def receive(size: int) -> bytes:
             # Before every part, so that neither a trickle nor a flood outlasts the deadline.
-            if (left := deadline - time.monotonic()) <= 0:
+            if (left := min(deadline, self._silence) - time.monotonic()) <= 0:
                 raise TimeoutError
             self._channel.settimeout(left)
             return self._channel.recv(size)
@@ -119,6 +131,10 @@ class AgentClient:
                     case _:
                         take(body)
         except TimeoutError:
+            if self.doing and self._silence < deadline:
+                raise GuestFailed(
+                    f"the guest said nothing for {self.doing.seconds + _GRACE} seconds"
+                ) from None
             raise GuestFailed(
                 f"the guest did not finish within {seconds:g} seconds",
                 hint="give it more time with --timeout; if that does not help, the evidence may "

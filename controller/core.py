@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import mmap
 import os
 import resource
 import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from appliance.protocol import Disk, Provisioned
 from controller import guest as guests
+from controller.artifacts import verify
+from controller.death import Death
 from controller.domain_xml import Accelerator, domain, evidence_disk
 from controller.errors import (
-    ApplianceInvalid,
     EnvironmentFailed,
     EvidenceRefused,
     ForensicError,
@@ -45,13 +46,16 @@ from images.export import exported
 from images.graph import Plan
 from images.quoting import shown
 
+if TYPE_CHECKING:
+    from controller.agent_client import Mapping
+
 SIGN_OF_LIFE = b"forensic: init"
 """The first line of the recipe's init."""
 
 _PR_SET_DUMPABLE = 4
 _EXPORTER_CPU_SECONDS = 3600
 _MEMORY_LIMIT = 1 << 30
-"""Address space that the core itself may have besides what it had before it met the guest."""
+"""Address space beyond what the core had before it met the guest."""
 
 
 class Core:
@@ -62,8 +66,12 @@ class Core:
         self._stack = stack
         self._guest: Guest | None = None
         self._disks: list[Disk] = []
-        self._timings: dict[str, float] = {}
+        self.timings: dict[str, float] = {}
+        """Seconds per phase so far."""
         self._session: dict[str, str] = {}
+        self._life = stack.enter_context(ExitStack())
+        self._consoles = b""
+        self._preload = threading.Thread(target=_preload, name="preload")
 
     def obey(self, order: Order) -> Done:
         """Carry out one order."""
@@ -82,11 +90,6 @@ class Core:
         """The guest's console so far."""
         return self._guest.console.content() if self._guest else b""
 
-    @property
-    def timings(self) -> dict[str, float]:
-        """Seconds per phase so far."""
-        return self._timings
-
     @contextmanager
     def _phase(self, name: str, operation: str) -> Iterator[None]:
         self._link.send(Step(operation))
@@ -94,7 +97,7 @@ class Core:
         try:
             yield
         finally:
-            self._timings[name] = round(time.monotonic() - begin, 4)
+            self.timings[name] = round(time.monotonic() - begin, 4)
 
     def _make_state(self, order: MakeState) -> Done:
         from controller import ssh  # noqa: PLC0415 - paramiko is loaded while the guest starts
@@ -117,7 +120,7 @@ class Core:
             "qemu": _number(connection.getVersion()),
             "libvirt": _number(connection.getLibVersion()),
         }
-        return Done(timings=self._timings, tools=tools)
+        return Done(timings=self.timings, tools=tools)
 
     def _prove(self, order: ProveKvm) -> Done:
         verify(order.appliance)
@@ -133,8 +136,7 @@ class Core:
         return Done()
 
     def _open(self, order: OpenCase) -> Done:
-        preload = threading.Thread(target=_preload, name="preload")
-        preload.start()
+        self._preload.start()
         appliance = order.appliance
         # Hashing runs beside what needs no guest; the guest waits for its result.
         checked = self._stack.enter_context(ThreadPoolExecutor(1)).submit(verify, appliance)
@@ -147,25 +149,37 @@ class Core:
             connection = self._stack.enter_context(guests.hypervisor(CAPABILITIES))
         with self._phase("verify", "check the appliance"):
             checked.result()
+
+        restore = partial(guests.restored, connection, STATE, appliance.memory)
+        self._start = partial(self._start_guest, restore, exports, order.seconds)
+        self._start()
+        sizes = [disk.size for disk in self._disks]
+        return Done(self.timings, session=self._session, sizes=sizes)
+
+    def _start_guest(
+        self,
+        restore: Callable[[], AbstractContextManager[Guest]],
+        exports: list[str],
+        seconds: float,
+    ) -> None:
+        """Restore a guest, in place of the one before, and show it the evidence."""
+        self._life.close()
         with self._phase("restore", "restore the guest"):
-            guest = guests.restored(connection, STATE, appliance.memory)
-            self._guest = self._stack.enter_context(guest)
-        preload.join()
+            self._guest = self._life.enter_context(restore())
+        self._preload.join()
         from controller import ssh  # noqa: PLC0415 - see _preload
         from controller.agent_client import AgentClient  # noqa: PLC0415
 
         limit_memory()
         with self._phase("session", "open the session"):
-            session = ssh.session(PORT, seconds=order.seconds, note=self._note)
-            channel, meter = self._stack.enter_context(session)
+            session = ssh.session(PORT, seconds=seconds, note=self._note)
+            channel, meter = self._life.enter_context(session)
             self._session["server_draw"] = ssh.server_draw(meter.opening)
             self._agent = AgentClient(channel, meter)
-            self._agent.ping(seconds=order.seconds)
+            self._agent.ping(seconds=seconds)
         with self._phase("attach", "attach the evidence"):
             for xml in exports:
                 self._guest.attach(xml)
-        sizes = [disk.size for disk in self._disks]
-        return Done(timings=self._timings, session=self._session, sizes=sizes)
 
     def _note(self, answer: Provisioned) -> None:
         self._session = {"host_key": answer.host_key, "draw": answer.draw}
@@ -191,23 +205,39 @@ class Core:
         return evidence_disk(index, str(export.socket), export.name, serial)
 
     def _inspect(self, order: Inspect) -> Done:
+        """Map; where the evidence kills a guest, go on with another that leaves this alone."""
+        deadline = time.monotonic() + order.seconds
+        deaths: list[Death] = []
         with self._phase("map", "map the layers"):
-            try:
-                found = self._agent.map(
-                    self._disks,
-                    order.keys,
-                    seconds=order.seconds,
-                    watch=lambda step: self._link.send(Step(step.operation, step.layer)),
-                )
-            except GuestFailed as error:
-                raise self._blamed(error) from error
-        self._timings |= {f"map.{phase}": seconds for phase, seconds in found.timings.items()}
+            while True:
+                try:
+                    found = self._map(order, deaths, deadline - time.monotonic())
+                    break
+                except GuestFailed as error:
+                    death = Death.of(error, self._agent.doing, self._guest)
+                    if death is None or not death.may_be_survived(deaths, deadline):
+                        raise self._blamed(error) from error
+                    deaths.append(death)
+                    self._consoles += self.console
+                    self._link.send(Step("start another guest", death.deed.layer))
+                    self._start()
+        self.timings |= {f"map.{phase}": seconds for phase, seconds in found.timings.items()}
+        known = {layer.address for layer in found.layers}
         return Done(
-            timings=self._timings,
-            tools=found.tools,
-            layers=found.layers,
-            findings=found.findings,
-            console=self.console,
+            self.timings,
+            found.tools,
+            found.layers,
+            findings=[*found.findings, *(death.finding(known) for death in deaths)],
+            console=self._consoles + self.console,
+        )
+
+    def _map(self, order: Inspect, deaths: list[Death], seconds: float) -> Mapping:
+        return self._agent.map(
+            self._disks,
+            order.keys,
+            fatal=[death.deed for death in deaths],
+            seconds=seconds,
+            watch=lambda step: self._link.send(Step(step.operation, step.layer)),
         )
 
     def _blamed(self, error: GuestFailed) -> GuestFailed:
@@ -227,30 +257,6 @@ def _preload() -> None:
     """Import paramiko and what needs it while QEMU reads the saved state: a fifth of a second."""
     import controller.agent_client  # noqa: PLC0415
     import controller.ssh  # noqa: F401, PLC0415
-
-
-def verify(appliance: Appliance) -> None:
-    """Compare every artifact with its hash. Raises ApplianceInvalid before QEMU sees any."""
-    # The largest first: that is how two threads end at about the same time.
-    paths = sorted(appliance.hashes, key=lambda path: -Path(path).stat().st_size)
-    with ThreadPoolExecutor(2) as pool:
-        for path, actual in zip(paths, pool.map(_sha256, paths), strict=True):
-            if actual != appliance.hashes[path]:
-                raise ApplianceInvalid(
-                    f"{Path(path).name} of the appliance is not what was built (SHA-256)",
-                    hint="run `forensic appliance build --force`",
-                )
-
-
-def _sha256(path: str) -> str:
-    with Path(path).open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size == 0:
-            return ""
-        # Mapped, the bytes need not be copied: a third faster than reading.
-        flags = mmap.MAP_PRIVATE | mmap.MAP_POPULATE
-        with mmap.mmap(file.fileno(), size, flags=flags, prot=mmap.PROT_READ) as content:
-            return hashlib.sha256(content).hexdigest()
 
 
 def limit_memory() -> None:

@@ -491,6 +491,19 @@ def test_good_mapping() -> None:
     assert steps == [Progress("recognise", "disk0", 60)]
 
 
+def test_operation_that_outlasts_what_it_announced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controller.agent_client._GRACE", 0)
+    start = time.monotonic()
+    says_one_second = encode_reply(Progress("recognise", "disk0", 1))
+    with (
+        agent(says(says_one_second), hold=True) as client,
+        pytest.raises(GuestFailed, match="said nothing for 1 seconds"),
+    ):
+        ask(client, seconds=30)
+    assert 0.9 < time.monotonic() - start < 5
+    assert client.doing == Progress("recognise", "disk0", 1)
+
+
 def test_request_as_the_agent_reads_it() -> None:
     seen: list[dict[str, Any]] = []
     ours, theirs = socket.socketpair()
