@@ -20,7 +20,7 @@ from controller import state
 from controller.cell import cell
 from controller.errors import EvidenceChanged, EvidenceRefused, ForensicError, UsageError
 from controller.integrity import Integrity, refuse_writers
-from controller.keys import ALL, keys_for, layer_keys
+from controller.keys import ALL, astray, keys_for, layer_keys
 from controller.live_domains import domain_writers
 from controller.provenance import compared, describe
 from controller.provide import Provided, provide
@@ -156,7 +156,8 @@ class Case:
         )
         self._console = done.console
         evidence, failures = self._evidence()
-        findings = [*self._notes(), *failures, *done.findings]
+        unused = astray(self._settings.keys, {layer.address for layer in done.layers})
+        findings = [*self._notes(), *failures, *done.findings, *unused]
         return Inspection(
             schema=SCHEMA,
             evidence=evidence,

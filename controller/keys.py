@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from appliance.layer import MAX_TEXT, Finding, Severity
 from appliance.protocol import LayerKey
 from controller.errors import UsageError
 from images.quoting import shown
@@ -88,6 +89,21 @@ def _asked(address: str) -> bytes:
 def layer_keys(keys: Sequence[Key]) -> list[LayerKey]:
     """All keys as the agent takes them, in their order."""
     return [LayerKey(key.address, base64.b64encode(key.secret).decode()) for key in keys]
+
+
+def astray(keys: Sequence[Key], addresses: set[str]) -> list[Finding]:
+    """A finding for each address that a key was given for and that is no layer."""
+    wanted = dict.fromkeys(key.address for key in keys if key.address != ALL)
+    return [
+        Finding(
+            Severity.WARNING,
+            None,
+            "no-such-layer",
+            f"a key was given for {address}, and there is no such layer"[:MAX_TEXT],
+        )
+        for address in wanted
+        if address not in addresses
+    ]
 
 
 def keys_for(address: str, keys: Sequence[Key]) -> list[bytes]:

@@ -94,6 +94,15 @@ def test_locked_and_wrong_key_are_told_apart(deep: Path, folder: Path) -> None:
     assert finding["code"] == "wrong-key"
 
 
+def test_key_for_nothing_is_told(deep: Path, folder: Path) -> None:
+    right = folder / "right"
+    run = inspect("--key", f"disk0/p1:file:{right}", "--key", f"lvg1/lvrot:file:{right}", deep)
+    assert run.status == 1
+    (finding,) = [each for each in run.json["findings"] if each["severity"] != "info"]
+    assert finding["code"] == "no-such-layer"
+    assert "lvg1/lvrot" in finding["message"]
+
+
 def test_second_key_fits_and_no_key_is_told(deep: Path, folder: Path, tmp_path: Path) -> None:
     """A key is in no output, no log and no file that the run leaves."""
     log = tmp_path / "log"
