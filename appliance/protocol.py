@@ -21,7 +21,7 @@ from typing import Any
 
 from appliance.layer import Finding, Layer, check_bytes, check_list, check_text
 
-VERSION = 3
+VERSION = 4
 """Raised when either side would misunderstand the other; part of the saved state's key."""
 
 PORT_NAME = "org.forensic.agent"
@@ -94,6 +94,22 @@ class Deed:
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a mapping is to do besides finding layers.
+
+    `view` is "as-found" (nothing is replayed) or "recovered" (journals are replayed, on a
+    throw-away overlay). `open` are addresses of disk images in file systems, as
+    "LAYER:/path", `nested` asks for all that are there, and `systems` for what operating systems
+    are installed.
+    """
+
+    view: str = "as-found"
+    nested: bool = False
+    open: list[str] = field(default_factory=list)
+    systems: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """What the agent is to do with the disks that are attached.
 
@@ -104,6 +120,7 @@ class Request:
     disks: list[Disk] = field(default_factory=list)
     keys: list[LayerKey] = field(default_factory=list)
     fatal: list[Deed] = field(default_factory=list)
+    wanted: Wanted = field(default_factory=Wanted)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from appliance.protocol import (
     Progress,
     ProtocolError,
     Request,
+    Wanted,
     frame,
     read_frame,
 )
@@ -68,16 +69,17 @@ class AgentClient:
         """Make sure that the agent answers."""
         self._call(Request("ping", []), seconds, _refuse)
 
-    def map(
+    def map(  # noqa: PLR0913 - what is asked for, and how it is watched
         self,
         disks: list[Disk],
         keys: list[LayerKey],
         *,
+        wanted: Wanted | None = None,
         fatal: Sequence[Deed] = (),
         seconds: float,
         watch: Callable[[Progress], None],
     ) -> Mapping:
-        """Have the agent map the disks, without the deeds that are `fatal`.
+        """Have the agent map the disks and do what is wanted, without the deeds that are `fatal`.
 
         Raises GuestFailed, also where an operation takes longer than the agent said before it,
         or GuestHostile.
@@ -99,7 +101,8 @@ class AgentClient:
             if len(found.layers) > MAX_LAYERS or len(found.findings) > MAX_FINDINGS:
                 raise GuestHostile("the agent reports more layers than it may")
 
-        done = self._call(Request("map", disks, keys, list(fatal)), seconds, take)
+        request = Request("map", disks, keys, list(fatal), wanted or Wanted())
+        done = self._call(request, seconds, take)
         found.tools, found.timings = done.tools, done.timings
         check_graph(found.layers, {disk.address for disk in disks})
         return found

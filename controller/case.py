@@ -18,6 +18,7 @@ from types import TracebackType
 from appliance.layer import MAX_TEXT, Finding, Severity
 from controller import state
 from controller.cell import cell
+from controller.domain_xml import check_size
 from controller.errors import EvidenceChanged, EvidenceRefused, ForensicError, UsageError
 from controller.integrity import Integrity, refuse_writers
 from controller.keys import ALL, astray, keys_for, layer_keys
@@ -150,7 +151,7 @@ class Case:
     def inspect(self) -> Inspection:
         """Map the layers of all images."""
         done = self._link.call(
-            Inspect(self._settings.timeout, layer_keys(self._settings.keys)),
+            Inspect(self._settings.timeout, layer_keys(self._settings.keys), self._settings.wanted),
             self._watch,
             seconds=self._settings.timeout,
         )
@@ -177,6 +178,7 @@ class Case:
                     path, stack=self._stack, reach=reach, snapshot=self._settings.snapshot
                 )
                 self._images.append(image)
+                check_size(path, image.virtual_size, self._settings.sector_size)
             self._check_keys()
             self._writers = self._check_writers()
         except ImageError as error:
@@ -217,6 +219,7 @@ class Case:
             [image.plan for image in self._images],
             [keys_for(f"disk{index}", self._settings.keys) for index in range(len(self._images))],
             seconds,
+            self._settings.sector_size,
         )
         self._timings["prepare"] = round(time.monotonic() - self._begin, 4)
         done = self._link.call(order, self._watch, seconds=seconds)

@@ -13,6 +13,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from appliance.protocol import Wanted
 from controller.errors import ExitCode, ForensicError, GuestFailed
 
 app = typer.Typer(
@@ -100,6 +101,28 @@ def inspect(  # noqa: PLR0913, PLR0917 - a command has its options
     live: Annotated[
         bool, typer.Option("--live", help="Permit evidence that somebody else can write to.")
     ] = False,
+    sector_size: Annotated[
+        int,
+        typer.Option("--sector-size", metavar="512|4096", help="Bytes in a sector of the disks."),
+    ] = 512,
+    view: Annotated[
+        str,
+        typer.Option(
+            "--view",
+            metavar="as-found|recovered",
+            help="Replay journals on a throw-away overlay, or not at all.",
+        ),
+    ] = "as-found",
+    nested: Annotated[
+        bool, typer.Option("--nested", help="List disk images that are files in file systems.")
+    ] = False,
+    open_: Annotated[
+        list[str] | None,
+        typer.Option("--open", metavar="ADDRESS:/PATH", help="Look into this one of them, too."),
+    ] = None,
+    systems: Annotated[
+        bool, typer.Option("--os", help="Show which operating systems are installed.")
+    ] = False,
     json: Json = False,
     memory: Annotated[int, typer.Option(metavar="MIB", help="Memory of the guest in MiB.")] = 512,
     accel: Annotated[
@@ -134,6 +157,8 @@ def inspect(  # noqa: PLR0913, PLR0917 - a command has its options
         hash=hash_,
         verify=verify,
         live=live,
+        sector_size=sector_size,
+        wanted=Wanted(view, nested, open_ or [], systems),
         json=json,
         memory=memory,
         accelerator=accel,

@@ -20,7 +20,7 @@ from appliance.protocol import Disk, Provisioned
 from controller import guest as guests
 from controller.artifacts import verify
 from controller.death import Death
-from controller.domain_xml import Accelerator, domain, evidence_disk
+from controller.domain_xml import Accelerator, check_size, domain, evidence_disk
 from controller.errors import (
     EnvironmentFailed,
     EvidenceRefused,
@@ -142,7 +142,7 @@ class Core:
         checked = self._stack.enter_context(ThreadPoolExecutor(1)).submit(verify, appliance)
         with self._phase("export", "open the evidence"):
             exports = [
-                self._export(index, plan, keys)
+                self._export(index, plan, keys, order.sector_size)
                 for index, (plan, keys) in enumerate(zip(order.plans, order.keys, strict=True))
             ]
         with self._phase("hypervisor", "start the hypervisor"):
@@ -184,7 +184,7 @@ class Core:
     def _note(self, answer: Provisioned) -> None:
         self._session = {"host_key": answer.host_key, "draw": answer.draw}
 
-    def _export(self, index: int, plan: Plan, keys: list[bytes]) -> str:
+    def _export(self, index: int, plan: Plan, keys: list[bytes], sector_size: int) -> str:
         """Export one image; return the disk that shows it to the guest."""
         try:
             export = self._stack.enter_context(
@@ -200,9 +200,10 @@ class Core:
             raise EnvironmentFailed(str(error), hint=error.hint) from error
         except ImageError as error:
             raise EvidenceRefused(str(error), hint=error.hint) from error
+        check_size(plan.path, export.size, sector_size)
         serial = os.urandom(8).hex()
         self._disks.append(Disk(f"disk{index}", serial, export.size))
-        return evidence_disk(index, str(export.socket), export.name, serial)
+        return evidence_disk(index, str(export.socket), export.name, serial, sector_size)
 
     def _inspect(self, order: Inspect) -> Done:
         """Map; where the evidence kills a guest, go on with another that leaves this alone."""
@@ -235,6 +236,7 @@ class Core:
         return self._agent.map(
             self._disks,
             order.keys,
+            wanted=order.wanted,
             fatal=[death.deed for death in deaths],
             seconds=seconds,
             watch=lambda step: self._link.send(Step(step.operation, step.layer)),

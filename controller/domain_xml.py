@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from appliance.protocol import PORT_NAME
+from controller.errors import EvidenceRefused
+from images.quoting import shown
 
 Accelerator = Literal["kvm", "tcg"]
 
@@ -82,13 +85,28 @@ def _devices(devices: ET.Element, paths: DomainPaths) -> None:
     _add(devices, "memballoon", model="none")
 
 
-def evidence_disk(index: int, socket: str, export: str, serial: str) -> str:
+def check_size(path: Path, size: int | None, sector_size: int) -> None:
+    """Raise EvidenceRefused for a disk that does not consist of whole sectors.
+
+    QEMU would leave out the last bytes without a word. None is a size that is not known yet.
+    """
+    if size is not None and size % sector_size:
+        raise EvidenceRefused(
+            f"{shown(str(path))}: a disk of {size} bytes cannot have sectors of {sector_size}",
+            hint="leave --sector-size out; what it says is for all images of a run",
+        )
+
+
+def evidence_disk(index: int, socket: str, export: str, serial: str, sector_size: int = 512) -> str:
     """Return the XML of one read-only SCSI disk that is served by an exporter at `socket`."""
     disk = ET.Element("disk", type="network", device="disk")
     _add(disk, "driver", name="qemu", type="raw")
     source = _add(disk, "source", protocol="nbd", name=export)
     _add(source, "host", transport="unix", socket=socket)
     _add(disk, "target", dev=f"sd{_letters(index)}", bus="scsi")
+    if sector_size != 512:
+        sizes = {f"{each}_block_size": str(sector_size) for each in ("logical", "physical")}
+        _add(disk, "blockio", **sizes)
     _add(disk, "serial", serial)
     _add(disk, "readonly")
     return _text(disk)

@@ -11,6 +11,7 @@ from typing import TypeVar, get_args
 import msgspec
 
 from appliance.layer import MAX_TEXT, Finding, Severity
+from appliance.protocol import Wanted
 from controller import logbook
 from controller.accelerator import Choice
 from controller.case import Case
@@ -38,6 +39,8 @@ class Inspecting:
     hash: str
     verify: bool
     live: bool
+    sector_size: int
+    wanted: Wanted
     json: bool
     memory: int
     accelerator: str
@@ -101,6 +104,8 @@ def _settings(order: Inspecting) -> Settings:
         hash=_one_of("--hash", order.hash, get_args(Hashes)),
         verify=order.verify,
         live=order.live,
+        sector_size=order.sector_size,
+        wanted=order.wanted,
     )
 
 

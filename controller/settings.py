@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from appliance.protocol import Wanted
 from controller.accelerator import Choice
 from controller.errors import UsageError
 from controller.keys import Key
@@ -16,6 +17,8 @@ MIN_MEMORY = 256
 DEFAULT_MEMORY = 512
 MAX_MEMORY = 65536
 MAX_TIMEOUT = 7 * 86400
+SECTOR_SIZES = (512, 4096)
+VIEWS = ("as-found", "recovered")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,8 @@ class Settings:
     `snapshot` is an internal snapshot of the only image, `keys` are for
     what is encrypted. `hash` says what is hashed: nothing, the files, or also the content of the
     disks; `verify` hashes the files again at the end. `live` permits evidence that somebody else
-    can write to."""
+    can write to. `sector_size` is that of the disks, in bytes; `wanted` is what is done in the
+    guest besides finding layers."""
 
     memory: int = DEFAULT_MEMORY
     accelerator: Choice = "auto"
@@ -39,6 +43,8 @@ class Settings:
     hash: Hashes = "files"
     verify: bool = False
     live: bool = False
+    sector_size: int = 512
+    wanted: Wanted = field(default_factory=Wanted)
 
     def __post_init__(self) -> None:
         if self.memory < MIN_MEMORY:
@@ -47,6 +53,10 @@ class Settings:
             raise UsageError(f"--memory {self.memory} is more than {MAX_MEMORY}")
         if self.verify and self.hash == "none":
             raise UsageError("--verify needs hashes to compare", hint="leave --hash none out")
+        if self.sector_size not in SECTOR_SIZES:
+            raise UsageError(f"--sector-size is one of {', '.join(map(str, SECTOR_SIZES))}")
+        if self.wanted.view not in VIEWS:
+            raise UsageError(f"--view is one of {', '.join(VIEWS)}")
         # The comparison is also false for what is not a number.
         if not 0 < self.timeout <= MAX_TIMEOUT:
             raise UsageError(f"--timeout must be above 0 and at most {MAX_TIMEOUT} (a week)")

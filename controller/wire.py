@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from appliance.layer import Finding, Layer
-from appliance.protocol import LayerKey
+from appliance.protocol import LayerKey, Wanted
 from controller.errors import BY_NAME, CellFailed, EnvironmentFailed, ForensicError
 from images.graph import Plan
 
@@ -50,20 +50,22 @@ class OpenCase(msgspec.Struct, tag=True):
     """Make the exports, restore a guest, open the session and attach them.
 
     The files' descriptors have the same numbers in the cell. `keys` are those to be tried on the
-    image of the same index.
+    image of the same index; `sector_size` is for all disks.
     """
 
     appliance: Appliance
     plans: list[Plan]
     keys: list[list[bytes]]
     seconds: float
+    sector_size: int = 512
 
 
 class Inspect(msgspec.Struct, tag=True):
-    """Map the attached disks, with keys for their layers."""
+    """Map the attached disks, with keys for their layers, and do what else is wanted."""
 
     seconds: float
     keys: list[LayerKey] = []
+    wanted: Wanted = Wanted()
 
 
 class Step(msgspec.Struct, tag=True):

@@ -8,9 +8,10 @@ from contextlib import ExitStack
 
 from appliance.agent import lvm
 from appliance.agent.dm import MappingError
-from appliance.agent.lvm import Group, LogicalVolume, LvmError, Member
+from appliance.agent.lvm import Group, LogicalVolume, LvmError
 from appliance.agent.outcome import LeftAlone, Outcome
 from appliance.agent.volume import Volume
+from appliance.agent.work import Member, Work
 from appliance.layer import Kind, Layer, Severity, Status
 
 _SECONDS = 150
@@ -20,12 +21,13 @@ _RESERVED = re.compile(r"(disk|md)\d+")
 """Names that the addresses of other layers begin with."""
 
 
-def assemble(members: list[Member], outcome: Outcome, stack: ExitStack) -> Iterator[list[Volume]]:
+def assemble(members: list[Member], work: Work) -> Iterator[list[Volume]]:
     """Report the groups of these members, and yield the logical volumes of one at a time.
 
     Groups that share a name or a UUID cannot be active together, so such a group's volumes are
-    gone again when the next ones are asked for; the others stay until `stack` is closed.
+    gone again when the next ones are asked for; the others stay until the work's stack is closed.
     """
+    outcome = work.outcome
     groups: list[Group] = []
     for clones in separate_clones(members):
         groups.extend(_read(clones, outcome))
@@ -40,7 +42,7 @@ def assemble(members: list[Member], outcome: Outcome, stack: ExitStack) -> Itera
                 continue
             yield volumes
             if not _conflicts(group, groups):
-                stack.enter_context(own.pop_all())
+                work.stack.enter_context(own.pop_all())
 
 
 def _conflicts(group: Group, groups: list[Group]) -> bool:

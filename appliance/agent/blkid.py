@@ -44,7 +44,11 @@ class Signature:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One partition of a table. `start` and `size` are in bytes from the start of the range."""
+    """One partition of a table. `start` and `size` are in bytes from the start of the range.
+
+    `parent` is the number of the partition that the entry's own table is in, None for the outer
+    table: slices of a BSD label, say, in a partition of an MBR. Numbers do not repeat.
+    """
 
     number: int
     start: int
@@ -56,6 +60,7 @@ class Entry:
     extended: bool
     logical: bool
     table_type: str
+    parent: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,7 @@ def _load() -> ctypes.CDLL:
         "blkid_partlist_get_table": [c_void_p],
         "blkid_partlist_get_partition": [c_void_p, c_int],
         "blkid_partition_get_table": [c_void_p],
+        "blkid_parttable_get_parent": [c_void_p],
     }
     for name, arguments in pointers.items():
         getattr(library, name).restype = c_void_p
@@ -160,12 +166,13 @@ def _values(probe: c_void_p) -> dict[str, bytes]:
     return values
 
 
-def find_partitions(fd: int, size: int, sector_size: int) -> PartitionTable | None:
-    """Read the partition table at the start of `fd`, None where there is none.
+def find_partitions(fd: int, size: int, sector_size: int, start: int = 0) -> PartitionTable | None:
+    """Read the partition table of `size` bytes at `start` of `fd`, None where there is none.
 
-    `sector_size` is the disk's logical sector in bytes. Raises BlkidError.
+    `sector_size` is the disk's logical sector in bytes. Where the first copy of a GPT is damaged,
+    libblkid reads the second one. Raises BlkidError.
     """
-    with _probe(fd, 0, size) as probe:
+    with _probe(fd, start, size) as probe:
         _BLKID.blkid_probe_set_sectorsize(probe, sector_size)
         _BLKID.blkid_probe_enable_partitions(probe, 1)
         _BLKID.blkid_probe_set_partitions_flags(probe, _FORCE_GPT)
@@ -188,6 +195,8 @@ def _entry(partition: int) -> Entry:
     # MBR-like tables have a type number, GPT and APM a type string.
     type_string = _text(_BLKID.blkid_partition_get_type_string(partition))
     table = _BLKID.blkid_partition_get_table(partition)
+    parent = _BLKID.blkid_parttable_get_parent(table) if table else None
+    # libblkid counts in sectors of 512 bytes, whatever those of the disk are.
     return Entry(
         number=_BLKID.blkid_partition_get_partno(partition),
         start=_BLKID.blkid_partition_get_start(partition) * 512,
@@ -199,6 +208,7 @@ def _entry(partition: int) -> Entry:
         extended=bool(_BLKID.blkid_partition_is_extended(partition)),
         logical=bool(_BLKID.blkid_partition_is_logical(partition)),
         table_type=_text(_BLKID.blkid_parttable_get_type(table)) or "" if table else "",
+        parent=_BLKID.blkid_partition_get_partno(parent) if parent else None,
     )
 
 

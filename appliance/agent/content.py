@@ -6,17 +6,10 @@ import base64
 from dataclasses import dataclass
 
 from appliance.agent.blkid import BlkidError, Signature, find_signature
-from appliance.agent.crypt import SCHEMES
 from appliance.agent.filesystem.account import Usage
 from appliance.agent.filesystem.usage import read_usage
 from appliance.agent.volume import Volume
 from appliance.layer import Content, Finding, Kind, Severity, Status
-
-NOT_OPENED = {"raid", "crypto"}
-"""libblkid's USAGE of what is only a part of something else, or a container of it."""
-
-OPENED = {"LVM2_member", *SCHEMES}
-"""Those types among them that the mapper looks into."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +74,7 @@ def _recognised(volume: Volume, signature: Signature) -> Examined:
         message = f"the checksum of the {kind} superblock does not fit its contents"
         findings.append(Finding(Severity.ERROR, volume.address, "bad-checksum", message))
         return Examined(content, Status.DAMAGED, findings)
-    status, finding = _openable(volume, content)
-    return Examined(content, status, [*findings, *([finding] if finding else [])])
-
-
-def _openable(volume: Volume, content: Content) -> tuple[Status, Finding | None]:
-    if content.usage in NOT_OPENED and content.type not in OPENED:
-        message = f"{content.type} is recognised, but this version does not look inside"
-        return Status.UNSUPPORTED, Finding(Severity.WARNING, volume.address, "not-opened", message)
-    return Status.MAPPED, None
+    return Examined(content, Status.MAPPED, findings)
 
 
 def _is_text(value: bytes | None) -> bool:

@@ -14,10 +14,9 @@ from appliance.agent import luks
 from appliance.agent.command import CommandError, run
 from appliance.agent.device import DeviceError, open_device
 from appliance.agent.dm import MappingError, node_by_name
-from appliance.agent.keyring import Keyring
-from appliance.agent.outcome import Outcome
 from appliance.agent.slice import with_node
 from appliance.agent.volume import Volume
+from appliance.agent.work import Opened, Work
 from appliance.layer import Encryption, Finding, Kind, Severity, Status
 
 DERIVATION_SECONDS = 600
@@ -39,46 +38,45 @@ class Scheme:
     facts: Callable[[Volume], Encryption]
 
 
-SCHEMES = {
-    "crypto_LUKS": Scheme("luks", "luks", luks.facts),
-    "BitLocker": Scheme("bitlk", "bitlocker", lambda _: Encryption("bitlocker")),
-    "FVAULT2": Scheme("fvault2", "filevault", lambda _: Encryption("filevault2")),
-}
-"""By libblkid's TYPE."""
+LUKS = Scheme("luks", "luks", luks.facts)
+BITLOCKER = Scheme("bitlk", "bitlocker", lambda _: Encryption("bitlocker"))
+FILEVAULT = Scheme("fvault2", "filevault", lambda _: Encryption("filevault2"))
 
 
-@dataclass(frozen=True, slots=True)
-class Unlocked:
-    """What came of an encrypted volume; `inside` is None where it stays locked."""
-
-    facts: Encryption
-    status: Status
-    inside: Volume | None
-    finding: Finding
+def luks_volume(volume: Volume, work: Work) -> Opened:
+    """Open a LUKS volume with the keys that were given for it. Raises LeftAlone."""
+    return _unlock(volume, LUKS, work)
 
 
-def unlock(
-    volume: Volume, scheme: Scheme, keyring: Keyring, outcome: Outcome, stack: ExitStack
-) -> Unlocked:
-    """Try the keys that were given. Raises LeftAlone."""
+def bitlocker_volume(volume: Volume, work: Work) -> Opened:
+    """The same for BitLocker."""
+    return _unlock(volume, BITLOCKER, work)
+
+
+def filevault_volume(volume: Volume, work: Work) -> Opened:
+    """The same for FileVault 2."""
+    return _unlock(volume, FILEVAULT, work)
+
+
+def _unlock(volume: Volume, scheme: Scheme, work: Work) -> Opened:
     try:
         facts = scheme.facts(volume)
     except OSError as error:
         return _closed(volume, Encryption(scheme.name), "unreadable", f"its header: {error}")
-    keys = keyring.fitting(volume.address)
+    keys = work.keyring.fitting(volume.address)
     if not keys:
         message = (
             "encrypted, and no key was given; what is inside is not shown "
             f"(--key {volume.address}:file:PATH)"
         )
         return _closed(volume, facts, "locked", message)
-    with outcome.phase("derive the key", volume.address, "unlock", DERIVATION_SECONDS):
-        return _try(volume, scheme, facts, keys, stack)
+    with work.outcome.phase("derive the key", volume.address, "unlock", DERIVATION_SECONDS):
+        return _try(volume, scheme, facts, keys, work.stack)
 
 
 def _try(
     volume: Volume, scheme: Scheme, facts: Encryption, keys: Sequence[bytes], stack: ExitStack
-) -> Unlocked:
+) -> Opened:
     facts = replace(facts, keys_tried=len(keys))
     try:
         node = with_node(volume, stack).node or ""
@@ -88,7 +86,7 @@ def _try(
                 message = f"opened read-only by key {number} of {len(keys)} that were given for it"
                 finding = Finding(Severity.INFO, volume.address, "unlocked", message)
                 inside = _inside(volume, scheme, opened, stack)
-                return Unlocked(facts, Status.MAPPED, inside, finding)
+                return Opened(Status.MAPPED, facts, [inside], findings=[finding])
     except (CommandError, MappingError, DeviceError, CryptError) as error:
         return _closed(
             volume, facts, "not-opened", f"encrypted, and it could not be opened: {error}"
@@ -135,6 +133,6 @@ def _inside(volume: Volume, scheme: Scheme, node: str, stack: ExitStack) -> Volu
     )
 
 
-def _closed(volume: Volume, facts: Encryption, code: str, message: str) -> Unlocked:
+def _closed(volume: Volume, facts: Encryption, code: str, message: str) -> Opened:
     finding = Finding(Severity.WARNING, volume.address, code, message)
-    return Unlocked(facts, Status.LOCKED, None, finding)
+    return Opened(Status.LOCKED, facts, findings=[finding])

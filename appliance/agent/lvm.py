@@ -57,14 +57,6 @@ class LvmError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
-    """A physical volume and its UUID as libblkid read it."""
-
-    volume: Volume
-    uuid: str
-
-
-@dataclass(frozen=True, slots=True)
 class LogicalVolume:
     """A visible logical volume; `size` in bytes."""
 

@@ -1,73 +1,45 @@
 """Finds the layers of the attached disks: a worklist, not a recursion.
 
-A round examines every volume that is known; partitions join the list at once. Volume groups are
-put together only when a round is over, since their physical volumes can be anywhere. Whatever
+A round examines every volume that is known; what is in them joins the list at once. What lies on
+several volumes is put together only when a round is over, since its parts can be anywhere. Whatever
 cannot be read is a layer with a status and a finding, never an exception: one damaged layer must
 not hide the others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import ExitStack
 
-from appliance.agent import assembly, partition
-from appliance.agent.blkid import BlkidError, PartitionTable, find_partitions
+from appliance.agent import partition
+from appliance.agent.blkid import BlkidError, PartitionTable
 from appliance.agent.content import Examined, examine
-from appliance.agent.crypt import SCHEMES, Unlocked, unlock
 from appliance.agent.device import Device, open_device, open_disk
 from appliance.agent.dm import MappingError
-from appliance.agent.keyring import Keyring
-from appliance.agent.lvm import Member
+from appliance.agent.layer_types import ASSEMBLERS, OPENERS, is_looked_into
 from appliance.agent.outcome import MAX_LAYERS, LeftAlone, Outcome
 from appliance.agent.slice import with_node
 from appliance.agent.volume import Volume
-from appliance.layer import Content, Kind, Layer, Severity, Status, Table
+from appliance.agent.work import Member, Opened, Work
+from appliance.layer import Finding, Kind, Layer, Severity, Status, Table
 from appliance.protocol import Disk
 
 _ATTACH_TIMEOUT = 20.0
-_MEMBER = "LVM2_member"
+_PART_OF_SOMETHING = {"raid", "crypto"}
+"""libblkid's USAGE of what is only a part of something else, or a container of it."""
 
 
-def map_disks(disks: list[Disk], keyring: Keyring, outcome: Outcome, stack: ExitStack) -> None:
-    """Find everything on the disks; `stack` undoes what is set up in the guest for it.
+def map_disks(disks: list[Disk], work: Work) -> None:
+    """Find everything on the disks.
 
     Raises DeviceError where a disk is not what the host attached.
     """
-    _map([_open(disk, outcome, stack) for disk in disks], keyring, outcome, stack)
+    _Mapper(work).run([_open(disk, work.outcome, work.stack) for disk in disks])
 
 
-def map_devices(paths: list[tuple[str, str]], outcome: Outcome, stack: ExitStack) -> None:
+def map_devices(paths: list[tuple[str, str]], work: Work) -> None:
     """The same for devices of the guest itself, given as (address, path)."""
-    volumes = [_whole(address, open_device(path), stack) for address, path in paths]
-    _map(volumes, Keyring(), outcome, stack)
-
-
-def _map(volumes: list[Volume], keyring: Keyring, outcome: Outcome, stack: ExitStack) -> None:
-    members: list[Member] = []
-    while volumes or members:
-        if volumes:
-            volumes = _explore_all(volumes, keyring, outcome, members, stack)
-            continue
-        # Only when nothing else is left: a group can span partitions of several disks.
-        complete, members = members, []
-        for batch in assembly.assemble(complete, outcome, stack):
-            volumes.extend(_explore_all(batch, keyring, outcome, members, stack))
-
-
-def _explore_all(
-    volumes: list[Volume],
-    keyring: Keyring,
-    outcome: Outcome,
-    members: list[Member],
-    stack: ExitStack,
-) -> list[Volume]:
-    found: list[Volume] = []
-    for volume in volumes:
-        if outcome.is_full:
-            _stop_at_limit(volume, outcome)
-            return []
-        found.extend(_explore(volume, keyring, outcome, members, stack))
-    return found
+    _Mapper(work).run([_whole(address, open_device(path), work.stack) for address, path in paths])
 
 
 def _open(disk: Disk, outcome: Outcome, stack: ExitStack) -> Volume:
@@ -81,31 +53,85 @@ def _whole(address: str, device: Device, stack: ExitStack) -> Volume:
     return Volume(address, Kind.DISK, [], None, device.size, device, start=0, node=device.path)
 
 
-def _explore(
-    volume: Volume, keyring: Keyring, outcome: Outcome, members: list[Member], stack: ExitStack
-) -> list[Volume]:
-    """Examine one volume, report its layer, and return what is in it."""
-    try:
-        with outcome.phase("recognise", volume.address, "recognise"):
-            found = examine(volume)
-            table = _read_table(volume, outcome) if _may_be_divided(volume, found) else None
-        scheme = SCHEMES.get(found.content.type) if found.content else None
-        unlocked = unlock(volume, scheme, keyring, outcome, stack) if scheme else None
-    except LeftAlone:
-        _report(volume, Examined(None, Status.DAMAGED, []), None, None, outcome)
-        return []
-    _report(volume, found, table, unlocked, outcome)
-    if found.content and found.content.type == _MEMBER:
-        _join(volume, found.content, members, outcome, stack)
-    if unlocked:
-        return [unlocked.inside] if unlocked.inside else []
-    if table is None:
-        return []
-    parts = partition.divide(volume, table)
-    for layer in parts.layers:
-        outcome.add(layer)
-    outcome.repeat(parts.findings)
-    return parts.volumes
+class _Mapper:
+    """The members that wait to be put together, and what else a mapping has at hand."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._outcome = work.outcome
+        self._members: dict[int, list[Member]] = {}
+
+    def run(self, volumes: list[Volume]) -> None:
+        """Explore these and whatever comes of them."""
+        while volumes or self._members:
+            if volumes:
+                volumes = self._explore_all(volumes)
+                continue
+            index = min(self._members)
+            for batch in ASSEMBLERS[index].assemble(self._members.pop(index), self._work):
+                volumes.extend(self._explore_all(batch))
+
+    def _explore_all(self, volumes: Iterable[Volume]) -> list[Volume]:
+        found: list[Volume] = []
+        for volume in volumes:
+            if self._outcome.is_full:
+                _stop_at_limit(volume, self._outcome)
+                return []
+            found.extend(self._explore(volume))
+        return found
+
+    def _explore(self, volume: Volume) -> list[Volume]:
+        """Examine one volume, report its layer, and return what is in it."""
+        opened: Opened | None = None
+        table: PartitionTable | None = None
+        findings: list[Finding] = []
+        try:
+            with self._outcome.phase("recognise", volume.address, "recognise"):
+                found = examine(volume)
+                if _may_be_divided(volume, found):
+                    table, findings = _read_table(volume)
+            kind = found.content.type if found.content else ""
+            if kind in OPENERS:
+                opened = OPENERS[kind](volume, self._work)
+        except LeftAlone:
+            _report(volume, Examined(None, Status.DAMAGED, []), None, None, self._outcome)
+            return []
+        _report(volume, found, table, opened, self._outcome)
+        self._outcome.repeat(findings)
+        self._join(volume, found)
+        if opened:
+            return self._let_in(opened.volumes, opened.layers, [])
+        if table is None:
+            return []
+        parts = partition.divide(volume, table)
+        return self._let_in(parts.volumes, parts.layers, parts.findings)
+
+    def _let_in(
+        self, volumes: list[Volume], layers: list[Layer], findings: list[Finding]
+    ) -> list[Volume]:
+        for layer in layers:
+            self._outcome.add(layer)
+        self._outcome.repeat(findings)
+        return volumes
+
+    def _join(self, volume: Volume, found: Examined) -> None:
+        if found.content is None:
+            return
+        index = _assembler_of(found.content.type)
+        if index is None:
+            return
+        try:
+            uuid = found.content.uuid or volume.address
+            member = Member(with_node(volume, self._work.stack), uuid)
+        except MappingError as error:
+            self._outcome.find(Severity.ERROR, volume.address, "not-activated", str(error))
+        else:
+            self._members.setdefault(index, []).append(member)
+
+
+def _assembler_of(blkid_type: str) -> int | None:
+    fitting = (index for index, each in enumerate(ASSEMBLERS) if blkid_type in each.types)
+    return next(fitting, None)
 
 
 def _may_be_divided(volume: Volume, found: Examined) -> bool:
@@ -115,38 +141,27 @@ def _may_be_divided(volume: Volume, found: Examined) -> bool:
     return volume.kind is Kind.DISK or found.content is None
 
 
-def _join(
-    volume: Volume,
-    content: Content,
-    members: list[Member],
-    outcome: Outcome,
-    stack: ExitStack,
-) -> None:
+def _read_table(disk: Volume) -> tuple[PartitionTable | None, list[Finding]]:
     try:
-        members.append(Member(with_node(volume, stack), content.uuid or volume.address))
-    except MappingError as error:
-        outcome.find(Severity.ERROR, volume.address, "not-activated", str(error))
-
-
-def _read_table(disk: Volume, outcome: Outcome) -> PartitionTable | None:
-    try:
-        return find_partitions(disk.device.fd, disk.size, disk.device.sector_size)
+        table = partition.read_table(disk)
+        return table, partition.check(disk, table)
     except BlkidError as error:
-        outcome.find(Severity.ERROR, disk.address, "unreadable", str(error))
-        return None
+        return None, [Finding(Severity.ERROR, disk.address, "unreadable", str(error))]
 
 
 def _report(
     volume: Volume,
     found: Examined,
     table: PartitionTable | None,
-    unlocked: Unlocked | None,
+    opened: Opened | None,
     outcome: Outcome,
 ) -> None:
-    status = unlocked.status if unlocked and found.status is Status.MAPPED else found.status
-    nothing = found.content is None and status is Status.UNSUPPORTED and not found.findings
-    if nothing and (table or partition.needs_no_content(volume)):
-        status, nothing = Status.MAPPED, False
+    status, findings = _status_of(volume, found, opened)
+    if found.content is None and status is Status.UNSUPPORTED and not findings:
+        if table or partition.needs_no_content(volume):
+            status = Status.MAPPED
+        else:
+            findings = [_unrecognised(volume)]
     outcome.add(
         Layer(
             address=volume.address,
@@ -159,21 +174,33 @@ def _report(
             table=Table(table.type, table.uuid, volume.device.sector_size) if table else None,
             partition=volume.partition,
             volume=volume.logical_volume,
-            encryption=unlocked.facts if unlocked else None,
+            encryption=opened.encryption if opened else None,
         )
     )
-    outcome.repeat([*found.findings, *([unlocked.finding] if unlocked else [])])
-    if nothing:
-        message = _describe_unknown(volume)
-        outcome.find(Severity.WARNING, volume.address, "unrecognised", message)
+    outcome.repeat(findings)
 
 
-def _describe_unknown(volume: Volume) -> str:
+def _status_of(
+    volume: Volume, found: Examined, opened: Opened | None
+) -> tuple[Status, list[Finding]]:
+    content = found.content
+    if opened:
+        status = opened.status if found.status is Status.MAPPED else found.status
+        return status, [*found.findings, *opened.findings]
+    if not content or content.usage not in _PART_OF_SOMETHING or is_looked_into(content.type):
+        return found.status, found.findings
+    message = f"{content.type} is recognised, but this version does not look inside"
+    finding = Finding(Severity.WARNING, volume.address, "not-opened", message)
+    return Status.UNSUPPORTED, [*found.findings, finding]
+
+
+def _unrecognised(volume: Volume) -> Finding:
+    message = "nothing was recognised here"
     try:
-        head = volume.read(0, 16)
+        message += f"; it begins with the bytes {volume.read(0, 16).hex(' ')}"
     except OSError:
-        return "nothing was recognised here, and its first bytes cannot be read"
-    return f"nothing was recognised here; it begins with the bytes {head.hex(' ')}"
+        message += ", and its first bytes cannot be read"
+    return Finding(Severity.WARNING, volume.address, "unrecognised", message)
 
 
 def _stop_at_limit(volume: Volume, outcome: Outcome) -> None:

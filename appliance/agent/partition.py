@@ -1,61 +1,39 @@
 """Partition tables: MBR with logical partitions, GPT, and what else libblkid reads.
 
 Every byte of the disk is in exactly one partition or gap; an extended partition is only the
-container of its logical ones and owns nothing itself.
+container of its logical ones and owns nothing itself. A table in a partition (a BSD label, say)
+divides that partition, which then has no content of its own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from appliance.agent.blkid import Entry, PartitionTable
 from appliance.agent.device import partition_node
+from appliance.agent.partition_types import (
+    WITHOUT_CONTENT,
+    is_whole_disk,
+    may_have_whole_disk,
+    type_name,
+)
+from appliance.agent.table import check, read_table
 from appliance.agent.volume import Volume
-from appliance.layer import Finding, Kind, Layer, PartitionEntry, Severity, Status
+from appliance.layer import (
+    MAX_BYTES,
+    Finding,
+    Kind,
+    Layer,
+    PartitionEntry,
+    Severity,
+    Status,
+    Table,
+)
 
-# MBR: https://www.win.tue.nl/~aeb/partitions/partition_types-1.html; GPT: the UAPI Group's
-# Discoverable Partitions Specification and Microsoft's PARTITION_INFORMATION_GPT.
-TYPE_NAMES = {
-    "0x01": "FAT12", "0x04": "FAT16 <32M", "0x05": "Extended", "0x06": "FAT16",
-    "0x07": "NTFS/exFAT/HPFS", "0x0b": "FAT32", "0x0c": "FAT32 LBA", "0x0e": "FAT16 LBA",
-    "0x0f": "Extended LBA", "0x27": "Windows recovery", "0x41": "PReP boot",
-    "0x42": "Windows dynamic disk", "0x82": "Linux swap", "0x83": "Linux",
-    "0x85": "Linux extended", "0x8e": "Linux LVM", "0xa5": "FreeBSD", "0xa6": "OpenBSD",
-    "0xa8": "Darwin UFS", "0xa9": "NetBSD", "0xab": "Darwin boot", "0xaf": "HFS+",
-    "0xbf": "Solaris", "0xda": "Data without file system", "0xee": "GPT protective",
-    "0xef": "EFI system", "0xfb": "VMware VMFS", "0xfd": "Linux RAID",
-    "c12a7328-f81f-11d2-ba4b-00a0c93ec93b": "EFI system",
-    "21686148-6449-6e6f-744e-656564454649": "BIOS boot",
-    "9e1a2d38-c612-4316-aa26-8b49521e5a8b": "PReP boot",
-    "e3c9e316-0b5c-4db8-817d-f92df00215ae": "Microsoft reserved",
-    "ebd0a0a2-b9e5-4433-87c0-68b6b72699c7": "Microsoft basic data",
-    "de94bba4-06d1-4d40-a16a-bfd50179d6ac": "Windows recovery",
-    "0fc63daf-8483-4772-8e79-3d69d8477de4": "Linux filesystem",
-    "4f68bce3-e8cd-4db1-96e7-fbcaf984b709": "Linux root (x86-64)",
-    "933ac7e1-2eb4-4f13-b844-0e14e2aef915": "Linux home",
-    "bc13c2ff-59e6-4262-a352-b275fd6f7172": "Linux extended boot",
-    "0657fd6d-a4ab-43c4-84e5-0933c84b4f4f": "Linux swap",
-    "e6d6d379-f507-44c2-a23c-238f2a3df928": "Linux LVM",
-    "a19d880f-05fc-4d3b-a006-743f0f84911e": "Linux RAID",
-    "ca7d7ccb-63ed-4c53-861c-1742536059cc": "Linux LUKS",
-    "48465300-0000-11aa-aa11-00306543ecac": "Apple HFS/HFS+",
-    "7c3457ef-0000-11aa-aa11-00306543ecac": "Apple APFS",
-}  # fmt: skip
+__all__ = ["Partitions", "check", "divide", "needs_no_content", "read_table"]
 
-WITHOUT_CONTENT = {
-    "0x41", "0xda", "21686148-6449-6e6f-744e-656564454649",
-    "9e1a2d38-c612-4316-aa26-8b49521e5a8b", "e3c9e316-0b5c-4db8-817d-f92df00215ae",
-}  # fmt: skip
-"""Types that hold boot code or nothing by definition: no file system is missed in them."""
-
-
-def needs_no_content(volume: Volume) -> bool:
-    """Whether the partition's type says that there is nothing to recognise in it."""
-    return volume.partition is not None and volume.partition.type in WITHOUT_CONTENT
-
-
-_GPT_LEGACY_BOOTABLE = 1 << 2
-_MBR_ACTIVE = 0x80
+_ACTIVE = {"gpt": 1 << 2, "dos": 0x80, "minix": 0x80}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,65 +45,150 @@ class Partitions:
     findings: list[Finding]
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What a table divides: `size` bytes at `start` of the disk."""
+
+    address: str
+    start: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.size
+
+
+def needs_no_content(volume: Volume) -> bool:
+    """Whether the partition's type says that there is nothing to recognise in it."""
+    return volume.partition is not None and volume.partition.type_name in WITHOUT_CONTENT
+
+
 def divide(disk: Volume, table: PartitionTable) -> Partitions:
     """Turn a disk's table into partitions and gaps that cover every byte of it once."""
     result = Partitions([], [], [])
-    for entry in sorted(table.entries, key=lambda entry: (entry.start, entry.number)):
-        address = f"{disk.address}/p{entry.number}"
-        facts = _facts(entry, table.type)
-        if entry.extended:
-            result.layers.append(_container(disk, address, entry, facts))
-        elif entry.start >= disk.size:
-            result.layers.append(_outside(disk, address, entry, facts))
-            result.findings.append(_beyond_end(address, entry, disk))
-        else:
-            result.volumes.append(_volume(disk, address, entry, facts))
-            if entry.start + entry.size > disk.size:
-                result.findings.append(_beyond_end(address, entry, disk))
-    result.findings.extend(_overlaps(result.volumes))
-    result.layers.extend(_gaps(disk, result.volumes))
+    # Tables are nested only once; whatever claims more is shown as part of the outer one.
+    containers = {e.number for e in table.entries if e.parent is None and not e.extended}
+    outer = [entry for entry in table.entries if entry.parent not in containers]
+    nested = {
+        number: [entry for entry in table.entries if entry.parent == number]
+        for number in containers
+    }
+    _Division(disk, table.type, nested, result).fill(_Place(disk.address, 0, disk.size), outer)
     return result
 
 
-def _facts(entry: Entry, table_type: str) -> PartitionEntry:
-    active = _GPT_LEGACY_BOOTABLE if table_type == "gpt" else _MBR_ACTIVE
-    kind = entry.type.lower()
-    return PartitionEntry(
-        number=entry.number,
-        type=kind,
-        type_name=TYPE_NAMES.get(kind),
-        name=entry.name,
-        uuid=entry.uuid,
-        bootable=bool(entry.flags & active),
-        extended=entry.extended,
-        logical=entry.logical,
+@dataclass(frozen=True, slots=True)
+class _Division:
+    """`nested` are the entries of tables in partitions, by the partition's number."""
+
+    disk: Volume
+    table_type: str
+    nested: dict[int, list[Entry]]
+    result: Partitions
+
+    def fill(self, place: _Place, entries: Sequence[Entry]) -> None:
+        """Divide one place by its own entries, and what is nested in them."""
+        taken: list[_Place] = []
+        for entry in sorted(entries, key=lambda entry: (entry.start, entry.number)):
+            if entry.extended:
+                self._leaf(place, entry, _extended_size(self.disk, entry), Status.MAPPED)
+            elif entry.size <= 0 or not place.start <= entry.start < place.end:
+                self._leaf(place, entry, 0, Status.DAMAGED)
+                self.result.findings.append(self._impossible(place, entry))
+            elif _is_whole(self._table_of(entry), entry, entries, place):
+                size = min(entry.size, place.end - entry.start)
+                self._leaf(place, entry, size, Status.MAPPED)
+            else:
+                taken.append(self._take(place, entry))
+        self.result.findings.extend(_overlaps(place, taken))
+        self.result.layers.extend(_gaps(place, taken))
+
+    def _take(self, place: _Place, entry: Entry) -> _Place:
+        size = min(entry.size, place.end - entry.start)
+        own = _Place(f"{self.disk.address}/p{entry.number}", entry.start, size)
+        if entry.start + entry.size > place.end:
+            self.result.findings.append(_beyond_end(own.address, entry, place))
+        inner = self.nested.get(entry.number, []) if entry.parent is None else []
+        if not inner:
+            self.result.volumes.append(self._volume(place, entry, own))
+            return own
+        table = Table(inner[0].table_type, None, self.disk.device.sector_size)
+        self._leaf(place, entry, size, Status.MAPPED, table)
+        self.fill(own, inner)
+        return own
+
+    def _volume(self, place: _Place, entry: Entry, own: _Place) -> Volume:
+        disk = self.disk
+        # The kernel's nodes are those of the whole device's outer table.
+        whole = disk.start == 0 and disk.size == disk.device.size and entry.parent is None
+        return Volume(
+            address=own.address,
+            kind=Kind.PARTITION,
+            parents=[place.address],
+            offset=own.start - place.start,
+            size=own.size,
+            device=disk.device,
+            start=disk.start + own.start,
+            node=partition_node(disk.device, entry.number, own.start) if whole else None,
+            partition=self._facts(entry),
+        )
+
+    def _leaf(
+        self, place: _Place, entry: Entry, size: int, status: Status, table: Table | None = None
+    ) -> None:
+        self.result.layers.append(
+            Layer(
+                address=f"{self.disk.address}/p{entry.number}",
+                kind=Kind.PARTITION,
+                parents=[place.address],
+                offset=min(max(entry.start - place.start, 0), MAX_BYTES),
+                size=size,
+                status=status,
+                table=table,
+                partition=self._facts(entry),
+            )
+        )
+
+    def _facts(self, entry: Entry) -> PartitionEntry:
+        table = self._table_of(entry)
+        # Apple's types are words in mixed case, all others numbers and GUIDs.
+        kind = entry.type if table == "mac" else entry.type.lower()
+        return PartitionEntry(
+            number=entry.number,
+            type=kind,
+            type_name=type_name(table, kind),
+            name=entry.name,
+            uuid=entry.uuid,
+            bootable=bool(entry.flags & _ACTIVE.get(table, 0)),
+            extended=entry.extended,
+            # libblkid calls everything logical that is numbered after the primary partitions.
+            logical=entry.logical and entry.parent is None,
+        )
+
+    def _table_of(self, entry: Entry) -> str:
+        return self.table_type if entry.parent is None else entry.table_type
+
+    def _impossible(self, place: _Place, entry: Entry) -> Finding:
+        address = f"{self.disk.address}/p{entry.number}"
+        if entry.size > 0 and entry.start >= place.end:
+            return _beyond_end(address, entry, place)
+        text = f"the table says that this partition has {entry.size} bytes at byte {entry.start}"
+        return Finding(Severity.ERROR, address, "impossible", text)
+
+
+def _is_whole(table: str, entry: Entry, entries: Sequence[Entry], place: _Place) -> bool:
+    """Slice c and its like: it stands for all of the place, in which the others are."""
+    if is_whole_disk(table, entry.type):
+        return True
+    return (
+        may_have_whole_disk(table)
+        and _covers(entry, place)
+        and not all(_covers(each, place) for each in entries)
     )
 
 
-def _volume(disk: Volume, address: str, entry: Entry, facts: PartitionEntry) -> Volume:
-    return Volume(
-        address=address,
-        kind=Kind.PARTITION,
-        parents=[disk.address],
-        offset=entry.start,
-        size=min(entry.size, disk.size - entry.start),
-        device=disk.device,
-        start=disk.start + entry.start,
-        node=partition_node(disk.device, entry.number, entry.start),
-        partition=facts,
-    )
-
-
-def _container(disk: Volume, address: str, entry: Entry, facts: PartitionEntry) -> Layer:
-    return Layer(
-        address,
-        Kind.PARTITION,
-        [disk.address],
-        entry.start,
-        _extended_size(disk, entry),
-        Status.MAPPED,
-        partition=facts,
-    )
+def _covers(entry: Entry, place: _Place) -> bool:
+    return entry.start <= place.start and entry.start + entry.size >= place.end
 
 
 def _extended_size(disk: Volume, entry: Entry) -> int:
@@ -143,45 +206,41 @@ def _extended_size(disk: Volume, entry: Entry) -> int:
     return min(sectors * disk.device.sector_size, disk.size - min(entry.start, disk.size))
 
 
-def _outside(disk: Volume, address: str, entry: Entry, facts: PartitionEntry) -> Layer:
-    return Layer(
-        address, Kind.PARTITION, [disk.address], entry.start, 0, Status.DAMAGED, partition=facts
-    )
-
-
-def _beyond_end(address: str, entry: Entry, disk: Volume) -> Finding:
+def _beyond_end(address: str, entry: Entry, place: _Place) -> Finding:
     return Finding(
         Severity.ERROR,
         address,
         "beyond-end",
-        f"the table says that this partition ends at byte {entry.start + entry.size}, but "
-        f"{disk.address} has only {disk.size} bytes; the rest of it is missing",
+        f"the table says that this partition ends at byte {entry.start + entry.size - place.start}"
+        f", but {place.address} has only {place.size} bytes; the rest of it is missing",
     )
 
 
-def _overlaps(volumes: list[Volume]) -> list[Finding]:
+def _overlaps(place: _Place, taken: list[_Place]) -> list[Finding]:
     findings = []
-    end, owner = 0, ""
-    for volume in volumes:
-        offset = volume.offset or 0
-        if offset < end:
-            message = f"this partition begins at byte {offset}, inside {owner} (until {end})"
-            findings.append(Finding(Severity.ERROR, volume.address, "overlap", message))
-        if offset + volume.size > end:
-            end, owner = offset + volume.size, volume.address
+    end, owner = place.start, ""
+    for each in taken:
+        if each.start < end:
+            message = (
+                f"this partition begins at byte {each.start - place.start}, "
+                f"inside {owner} (until {end - place.start})"
+            )
+            findings.append(Finding(Severity.ERROR, each.address, "overlap", message))
+        if each.end > end:
+            end, owner = each.end, each.address
     return findings
 
 
-def _gaps(disk: Volume, volumes: list[Volume]) -> list[Layer]:
+def _gaps(place: _Place, taken: list[_Place]) -> list[Layer]:
     gaps: list[Layer] = []
-    end = 0
-    for start, size in [*((v.offset or 0, v.size) for v in volumes), (disk.size, 0)]:
+    end = place.start
+    for start, next_end in [*((each.start, each.end) for each in taken), (place.end, place.end)]:
         if start > end:
             gaps.append(
                 Layer(
-                    f"{disk.address}/gap{len(gaps)}", Kind.GAP, [disk.address], end, start - end,
-                    Status.MAPPED,
+                    f"{place.address}/gap{len(gaps)}", Kind.GAP, [place.address],
+                    end - place.start, start - end, Status.MAPPED,
                 )
             )  # fmt: skip
-        end = max(end, start + size)
+        end = max(end, next_end)
     return gaps

@@ -12,6 +12,7 @@ from appliance.agent.keyring import Keyring
 from appliance.agent.mapper import map_disks
 from appliance.agent.outcome import Outcome
 from appliance.agent.versions import tool_versions
+from appliance.agent.work import Work
 from appliance.protocol import (
     AGENT_ADDRESS,
     Body,
@@ -22,6 +23,7 @@ from appliance.protocol import (
     Mapped,
     ProtocolError,
     Request,
+    Wanted,
     encode_reply,
     parse_object,
     read_frame,
@@ -62,6 +64,7 @@ def _parse_request(payload: bytes) -> Request:
             [Disk(**disk) for disk in decoded["disks"]],
             [LayerKey(**key) for key in decoded["keys"]],
             [Deed(**deed) for deed in decoded["fatal"]],
+            Wanted(**decoded["wanted"]),
         )
     except (KeyError, TypeError) as error:
         raise ProtocolError(f"not a request: {error}") from None
@@ -69,7 +72,7 @@ def _parse_request(payload: bytes) -> Request:
 
 def _map(request: Request, emit: Callable[[Body], None], stack: ExitStack) -> Mapped:
     outcome = Outcome(emit, request.fatal)
-    map_disks(request.disks, Keyring.of(request.keys), outcome, stack)
+    map_disks(request.disks, Work(outcome, stack, Keyring.of(request.keys), request.wanted))
     return Mapped(tool_versions(), {phase: round(s, 4) for phase, s in outcome.timings.items()})
 
 

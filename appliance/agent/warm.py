@@ -15,6 +15,7 @@ from appliance.agent.mapper import map_devices
 from appliance.agent.outcome import Outcome
 from appliance.agent.provision import make_key
 from appliance.agent.versions import tool_versions
+from appliance.agent.work import Work
 from appliance.layer import Finding, Layer
 from appliance.protocol import Body, ProtocolError
 
@@ -67,7 +68,7 @@ def rehearse() -> None:
     seal(disk)
     found: list[Body] = []
     with ExitStack() as stack:
-        map_devices([("warm", disk)], Outcome(found.append), stack)
+        map_devices([("warm", disk)], Work(Outcome(found.append), stack))
     contents = [layer.content.type for layer in found if isinstance(layer, Layer) and layer.content]
     if contents != ["LVM2_member", "ext4", "ext4"]:
         findings = [each.message for each in found if isinstance(each, Finding)]

@@ -13,7 +13,7 @@ LABEL = struct.Struct("<IHH16s16sIIIIII20s20s28sIHHII")
 partitions, sizes of boot block and superblock."""
 
 SLICE = struct.Struct("<IIIBBH")
-UNUSED, SWAP, UFS, MSDOS, HPFS, EXT2 = 0, 1, 7, 8, 15, 17
+UNUSED, SWAP, UFS, MSDOS, EXT2 = 0, 1, 7, 8, 17
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from appliance.agent import assembly, lvm
 from appliance.agent.assembly import assemble, separate_clones
 from appliance.agent.command import Completed
 from appliance.agent.device import Device
-from appliance.agent.lvm import Group, LogicalVolume, LvmError, Member, read_groups
+from appliance.agent.lvm import Group, LogicalVolume, LvmError, read_groups
 from appliance.agent.outcome import Outcome
 from appliance.agent.volume import Volume
+from appliance.agent.work import Member, Work
 from appliance.layer import Finding, GroupFacts, Kind, Layer, Severity, Status, VolumeFacts
 from appliance.protocol import Body, Progress
 
@@ -142,7 +143,7 @@ def run(members: list[Member]) -> tuple[list[Layer], list[Finding], list[list[st
     with ExitStack() as stack:
         batches = [
             [each.address for each in batch]
-            for batch in assemble(members, Outcome(said.append), stack)
+            for batch in assemble(members, Work(Outcome(said.append), stack))
         ]
     layers = [body for body in said if isinstance(body, Layer)]
     return layers, [body for body in said if isinstance(body, Finding)], batches
@@ -254,7 +255,7 @@ def test_progress_names_what_is_done(fake: Lvm) -> None:
     fake.groups = [group("vg", "u1", members)]
     said: list[Body] = []
     with ExitStack() as stack:
-        list(assemble(members, Outcome(said.append), stack))
+        list(assemble(members, Work(Outcome(said.append), stack)))
     steps = [(body.operation, body.layer) for body in said if isinstance(body, Progress)]
     assert steps == [("read LVM metadata", "disk0/p1"), ("activate", "vg")]
 

@@ -30,7 +30,7 @@ from tests.builders.disk import MIB, SECTOR, Partition, make_disk
 from tests.builders.expected import Layout
 from tests.builders.filesystems import make_exfat, make_swap, make_vfat, set_vfat_label
 from tests.builders.layouts import beyond_end, gpt_mixed, mbr_logical
-from tests.builders.sparse import make_sparse
+from tests.builders.sparse import make_sparse, place_image
 
 
 @contextmanager
@@ -215,6 +215,21 @@ def test_sectors_of_4096(tmp_path: Path) -> None:
     assert table is not None
     (entry,) = table.entries
     assert (entry.start, entry.size) == (MIB, 4 * MIB)
+
+
+@pytest.mark.parametrize("name", ["mbr_logical", "gpt_mixed"])
+def test_table_in_the_middle(layouts: dict[str, Layout], name: str, tmp_path: Path) -> None:
+    """The same entries, counted from where the table is."""
+    (disk,) = layouts[name].disks
+    size = disk.stat().st_size
+    path = make_sparse(tmp_path / "device", size + 5 * MIB)
+    place_image(disk, path, 3 * MIB)
+    with opened(path) as fd:
+        assert find_partitions(fd, size + 5 * MIB, SECTOR) is None
+        assert find_partitions(fd, size, SECTOR, 3 * MIB) == partitions(disk)
+        assert find_partitions(fd, size, SECTOR, start=2 * MIB) is None
+        with pytest.raises(BlkidError):
+            find_partitions(fd, size, SECTOR, 6 * MIB)
 
 
 def test_many_partitions(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance.agent import partition
+from appliance.agent import partition_types
 from appliance.agent.blkid import Entry, PartitionTable
 from appliance.agent.device import Device
 from appliance.agent.partition import Partitions, divide, needs_no_content
@@ -240,6 +240,113 @@ def test_node_of_the_kernel(kernel: Path) -> None:
     assert [volume.node for volume in result.volumes] == ["/dev/nothing1", None, None]
 
 
+def test_node_of_a_table_inside(kernel: Path) -> None:
+    """The first partition of a table in a partition can begin where that one does."""
+    (kernel / "nothing" / "nothing1").mkdir(parents=True)
+    (kernel / "nothing" / "nothing1" / "start").write_text("1\n")
+    device = Device("/dev/nothing", -1, SIZE, 512)
+    whole = Volume("disk0", Kind.DISK, [], None, SIZE, device, 0, device.path)
+    assert divide(whole, table(entry(1, 512, 512))).volumes[0].node == "/dev/nothing1"
+    inside = Volume("disk0/p1", Kind.PARTITION, ["disk0"], 0, SIZE - 512, device, 0, None)
+    assert divide(inside, table(entry(1, 512, 512))).volumes[0].node is None
+    later = Volume("disk0/p1", Kind.PARTITION, ["disk0"], 512, SIZE - 512, device, 512, None)
+    assert divide(later, table(entry(1, 512, 512))).volumes[0].node is None
+    parts = [entry(9, 512, 5120), entry(1, 512, 512, parent=9, table_type="freebsd")]
+    assert [volume.node for volume in divide(whole, table(*parts)).volumes] == [None]
+
+
+@pytest.mark.parametrize("size", [0, -512, -(2**62)])
+def test_partition_of_no_size(size: int) -> None:
+    """libblkid gives a size below zero to a GPT entry that ends before it begins."""
+    result = divide(disk(), table(entry(1, 512, size), kind="gpt"))
+    assert result.volumes == []
+    assert (result.layers[0].size, result.layers[0].status) == (0, Status.DAMAGED)
+    assert codes(result) == [("disk0/p1", "impossible")]
+    assert tiles(result)
+
+
+@pytest.mark.parametrize("start", [-512, -(2**62)])
+def test_partition_before_the_disk(start: int) -> None:
+    result = divide(disk(), table(entry(1, start, 1024)))
+    assert result.volumes == []
+    assert codes(result) == [("disk0/p1", "impossible")]
+
+
+@pytest.mark.parametrize("parent", [7, 1, 2, 3])
+def test_parent_that_holds_no_table(parent: int) -> None:
+    """It is missing, the entry itself, an extended partition, or nested: nothing is lost."""
+    parts = [
+        entry(1, 512, 512, parent=parent, table_type="freebsd"),
+        entry(2, 5120, 5120, extended=True, type="0x05"),
+        entry(3, 2048, 512, parent=9, table_type="freebsd"),
+        entry(9, 2048, 1024),
+    ]
+    result = divide(disk(), table(*parts))
+    assert {(each.address, each.parents[0]) for each in result.volumes} == {
+        ("disk0/p1", "disk0"), ("disk0/p3", "disk0/p9"),
+    }  # fmt: skip
+
+
+@given(st.lists(EXTENTS, max_size=5), st.lists(EXTENTS, max_size=5))
+@settings(max_examples=150, deadline=None)
+def test_any_table_in_a_partition(
+    outer: list[tuple[int, int]], inner: list[tuple[int, int]]
+) -> None:
+    """Entries of all kinds of places: each has an address of its own, and lies in its parent."""
+    entries = [entry(n, s * 512, z * 512) for n, (s, z) in enumerate([(200, 300), *outer], 1)]
+    entries += [
+        entry(n, s * 512, z * 512, parent=1, table_type="netbsd")
+        for n, (s, z) in enumerate(inner, 20)
+    ]
+    result = divide(disk(), table(*entries))
+    everything = [*result.volumes, *result.layers]
+    addresses = [each.address for each in everything]
+    assert len(set(addresses)) == len(addresses)
+    assert {f"disk0/p{each.number}" for each in entries} <= set(addresses)
+    sizes = {each.address: each.size for each in everything} | {"disk0": SIZE}
+    covered: dict[str, set[int]] = {}
+    for each in everything:
+        assert each.offset is not None
+        if each.size:
+            assert each.offset + each.size <= sizes[each.parents[0]]
+            place = range(each.offset // 512, (each.offset + each.size) // 512)
+            covered.setdefault(each.parents[0], set()).update(place)
+    assert covered["disk0"] == set(range(1000))
+    if inner:
+        assert covered["disk0/p1"] == set(range(300))
+
+
+@pytest.mark.parametrize(
+    ("kind", "type_", "expected"),
+    [
+        ("dos", "0x07", "NTFS/exFAT/HPFS"),
+        ("bsd", "0x07", "4.2BSD (UFS)"),
+        ("sun", "0x07", "Solaris var"),
+        ("sgi", "0x07", "SGI EFS"),
+        ("mac", "Apple_HFS", "Apple HFS/HFS+"),
+        ("mac", "Apple_Nonsense", None),
+        ("bsd", "0x83", None),
+        ("minix", "0x81", "Minix"),
+        ("gpt", "0FC63DAF-8483-4772-8E79-3D69D8477DE4", "Linux filesystem"),
+    ],
+)
+def test_the_table_decides_what_a_type_is_called(
+    kind: str, type_: str, expected: str | None
+) -> None:
+    facts = divide(disk(), table(entry(1, 512, 512, type=type_), kind=kind)).volumes[0].partition
+    assert facts is not None
+    assert facts.type_name == expected
+    assert facts.type == (type_ if kind == "mac" else type_.lower())
+
+
+def test_number_that_needs_content_in_another_table() -> None:
+    """0x41 is boot code in an MBR alone."""
+    result = divide(disk(), table(entry(1, 512, 512, type="0x41"), kind="bsd"))
+    assert not needs_no_content(result.volumes[0])
+
+
 def test_type_names_are_keyed_as_they_are_looked_up() -> None:
-    assert all(key == key.lower() for key in partition.TYPE_NAMES)
-    assert set(partition.WITHOUT_CONTENT) <= set(partition.TYPE_NAMES)
+    tables = [partition_types.TYPE_NAMES, *partition_types.NAMES_BY_TABLE.values()]
+    assert all(key == key.lower() for names in tables for key in names)
+    known = {name for names in tables for name in names.values()}
+    assert known >= partition_types.WITHOUT_CONTENT

@@ -520,7 +520,8 @@ def test_request_as_the_agent_reads_it() -> None:
         ask(AgentClient(ours, Meter()))  # type: ignore[arg-type]
         thread.join()
     disk = {"address": "disk0", "serial": "0123", "size": MIB}
-    assert seen == [{"op": "map", "disks": [disk], "keys": [], "fatal": []}]
+    wanted = {"view": "as-found", "nested": False, "open": [], "systems": False}
+    assert seen == [{"op": "map", "disks": [disk], "keys": [], "fatal": [], "wanted": wanted}]
 
 
 def test_whatever_is_decoded_can_be_sent_on() -> None:

@@ -129,6 +129,9 @@ USAGE: dict[str, tuple[str, ...]] = {
     "too little memory": ("inspect", "--memory", "1", "disk.img"),
     "negative memory": ("inspect", "--memory", "-1", "disk.img"),
     "memory is no number": ("inspect", "--memory", "much", "disk.img"),
+    "sector size": ("inspect", "--sector-size", "2048", "disk.img"),
+    "no sector size": ("inspect", "--sector-size", "0", "disk.img"),
+    "sector size is no number": ("inspect", "--sector-size", "4k", "disk.img"),
     "no time": ("inspect", "--timeout", "0", "disk.img"),
     "negative time": ("inspect", "--timeout", "-1", "disk.img"),
     "time is no number": ("inspect", "--timeout", "long", "disk.img"),
@@ -174,6 +177,16 @@ def test_log_with_a_name_that_cannot_be(place: Place) -> None:
 def test_usage_message_says_what_is_possible(place: Place) -> None:
     assert "auto, kvm, tcg" in place.fails(2, "inspect", "--accel", "hvf", "x")
     assert "256" in place.fails(2, "inspect", "--memory", "255", "x")
+    assert "512, 4096" in place.fails(2, "inspect", "--sector-size", "2048", "x")
+
+
+@pytest.mark.parametrize(("size", "padded"), [(512, 512), (4097, 4608), (8704, 8704)])
+def test_disk_that_has_no_whole_sectors(place: Place, size: int, padded: int) -> None:
+    (place.folder / "first.img").write_bytes(bytes(8192))
+    (place.folder / "odd.img").write_bytes(b"x" * size)
+    message = place.refused("--sector-size", "4096", "first.img", "odd.img")
+    assert f"odd.img: a disk of {padded} bytes cannot have sectors of 4096" in message
+    assert "first.img" not in message
 
 
 # --- evidence -----------------------------------------------------------------------------------

@@ -16,9 +16,11 @@ from controller.domain_xml import (
     KERNEL_COMMAND_LINE,
     Accelerator,
     DomainPaths,
+    check_size,
     domain,
     evidence_disk,
 )
+from controller.errors import EvidenceRefused
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "domain"
 PATHS = DomainPaths(
@@ -47,6 +49,35 @@ def test_disk_is_the_golden_one() -> None:
     expected = (GOLDEN / "evidence.xml").read_text()
     actual = evidence_disk(1, "/run/forensic/evidence1.sock", "evidence1", "0123456789abcdef")
     assert actual == expected
+    path, name, serial = "/run/forensic/evidence1.sock", "evidence1", "0123456789abcdef"
+    assert evidence_disk(1, path, name, serial, 512) == expected
+
+
+def test_disk_with_large_sectors() -> None:
+    """https://libvirt.org/formatdomain.html, blockio; nothing else may differ."""
+    small = ET.fromstring(evidence_disk(0, "/s", "e", "1"))
+    large = ET.fromstring(evidence_disk(0, "/s", "e", "1", 4096))
+    (blockio,) = large.findall("blockio")
+    assert blockio.attrib == {"logical_block_size": "4096", "physical_block_size": "4096"}
+    assert small.find("blockio") is None
+    large.remove(blockio)
+    ET.indent(large)
+    assert ET.tostring(large) == ET.tostring(small)
+
+
+@pytest.mark.parametrize("size", [None, 0, 4096, 2**40, 3 * 4096])
+def test_whole_sectors(size: int | None) -> None:
+    check_size(Path("disk.img"), size, 4096)
+    check_size(Path("disk.img"), size, 512)
+
+
+@pytest.mark.parametrize("size", [512, 4095, 4097, 2**40 + 512])
+def test_a_part_of_a_sector(size: int) -> None:
+    with pytest.raises(
+        EvidenceRefused, match=rf"disk\\x1b.img: a disk of {size} bytes.* 4096"
+    ) as told:
+        check_size(Path("disk\x1b.img"), size, 4096)
+    assert "--sector-size" in told.value.hint
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,11 @@ POSITIONS = {"Finding": (3, 2), "_closed": (4, 2), "Problem": (2, 1), "find": (4
 
 def codes_in(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text())):
+        # (Severity.X, "code", text), before it becomes a Finding
+        if isinstance(node, ast.Tuple) and re.match(
+            r"\(Severity\.\w+, '[a-z-]+'", ast.unparse(node)
+        ):
+            yield from [e.value for e in node.elts[1:2] if isinstance(e, ast.Constant)]
         if not isinstance(node, ast.Call):
             continue
         name = getattr(node.func, "id", getattr(node.func, "attr", ""))

@@ -91,6 +91,7 @@ ORDERS = [
     MakeState(APPLIANCE, 240.0),
     ProveKvm(APPLIANCE, 7.0),
     OpenCase(APPLIANCE, [], [], 60.0),
+    OpenCase(APPLIANCE, [], [], 60.0, 4096),
     Inspect(300.0),
 ]
 

@@ -1,0 +1,43 @@
+"""Which module looks into which type. A new layer type is added here, and in a file of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from appliance.agent import assembly, crypt
+from appliance.agent.volume import Volume
+from appliance.agent.work import Member, Opened, Work
+
+Opener = Callable[[Volume, Work], Opened]
+"""Looks into one volume. Raises LeftAlone."""
+
+OPENERS: dict[str, Opener] = {
+    "crypto_LUKS": crypt.luks_volume,
+    "BitLocker": crypt.bitlocker_volume,
+    "FVAULT2": crypt.filevault_volume,
+}
+"""By libblkid's TYPE."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assembler:
+    """Puts together what lies on several volumes.
+
+    `assemble` gets all members that were found since it was called last, and yields the volumes
+    that came of them, one batch at a time: a batch is explored before the next one is asked for.
+    """
+
+    types: frozenset[str]
+    assemble: Callable[[list[Member], Work], Iterator[list[Volume]]]
+
+
+ASSEMBLERS = [
+    Assembler(frozenset({"LVM2_member"}), assembly.assemble),
+]
+"""In the order in which they are tried: what can hold members of the next ones comes first."""
+
+
+def is_looked_into(blkid_type: str) -> bool:
+    """Whether there is anyone for this type."""
+    return blkid_type in OPENERS or any(blkid_type in each.types for each in ASSEMBLERS)

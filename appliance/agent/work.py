@@ -1,0 +1,45 @@
+"""What one mapping has at hand, wherever in it one is."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from appliance.agent.keyring import Keyring
+from appliance.agent.outcome import Outcome
+from appliance.agent.volume import Volume
+from appliance.layer import Encryption, Finding, Layer, Status
+from appliance.protocol import Wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """`outcome` takes what is found, and `stack` undoes what is set up in the guest for it."""
+
+    outcome: Outcome
+    stack: ExitStack
+    keyring: Keyring = field(default_factory=Keyring)
+    wanted: Wanted = field(default_factory=Wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What came of looking into a volume.
+
+    `status` is the volume's own; `volumes` are to be explored, `layers` have no content to look
+    for, and `findings` are told behind the volume's own layer.
+    """
+
+    status: Status = Status.MAPPED
+    encryption: Encryption | None = None
+    volumes: list[Volume] = field(default_factory=list)
+    layers: list[Layer] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A part of something larger, with its UUID as libblkid read it."""
+
+    volume: Volume
+    uuid: str
