@@ -35,6 +35,8 @@ class Kind(StrEnum):
     ARRAY = "array"
     VOLUME_GROUP = "volume-group"
     LOGICAL_VOLUME = "logical-volume"
+    SUBVOLUME = "subvolume"
+    SHADOW_COPY = "shadow-copy"
 
 
 class Status(StrEnum):

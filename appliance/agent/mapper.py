@@ -20,21 +20,24 @@ from appliance.agent.layer_types import ASSEMBLERS, OPENERS, is_looked_into
 from appliance.agent.outcome import MAX_LAYERS, LeftAlone, Outcome
 from appliance.agent.slice import with_node
 from appliance.agent.volume import Volume
-from appliance.agent.work import Member, Opened, Work
+from appliance.agent.work import FileSystem, Member, Opened, Work
 from appliance.layer import Finding, Kind, Layer, Severity, Status, Table
 from appliance.protocol import Disk
 
 _ATTACH_TIMEOUT = 20.0
+_FILE_SYSTEM = "filesystem"
 _PART_OF_SOMETHING = {"raid", "crypto"}
 """libblkid's USAGE of what is only a part of something else, or a container of it."""
 
 
-def map_disks(disks: list[Disk], work: Work) -> None:
-    """Find everything on the disks.
+def map_disks(disks: list[Disk], work: Work) -> list[FileSystem]:
+    """Find everything on the disks; return the file systems, which stay open as long as the work.
 
     Raises DeviceError where a disk is not what the host attached.
     """
-    _Mapper(work).run([_open(disk, work.outcome, work.stack) for disk in disks])
+    mapper = _Mapper(work)
+    mapper.run([_open(disk, work.outcome, work.stack) for disk in disks])
+    return mapper.file_systems
 
 
 def map_devices(paths: list[tuple[str, str]], work: Work) -> None:
@@ -60,6 +63,7 @@ class _Mapper:
         self._work = work
         self._outcome = work.outcome
         self._members: dict[int, list[Member]] = {}
+        self.file_systems: list[FileSystem] = []
 
     def run(self, volumes: list[Volume]) -> None:
         """Explore these and whatever comes of them."""
@@ -98,6 +102,8 @@ class _Mapper:
             return []
         _report(volume, found, table, opened, self._outcome)
         self._outcome.repeat(findings)
+        if found.content and found.content.usage == _FILE_SYSTEM:
+            self.file_systems.append(FileSystem(volume, found.content))
         self._join(volume, found)
         if opened:
             return self._let_in(opened.volumes, opened.layers, [])

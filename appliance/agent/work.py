@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from appliance.agent.keyring import Keyring
 from appliance.agent.outcome import Outcome
 from appliance.agent.volume import Volume
-from appliance.layer import Encryption, Finding, Layer, Status
+from appliance.layer import Content, Encryption, Finding, Layer, Status
 from appliance.protocol import Wanted
 
 
@@ -43,3 +43,11 @@ class Member:
 
     volume: Volume
     uuid: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileSystem:
+    """A file system that was found, and what it lies on."""
+
+    volume: Volume
+    content: Content
