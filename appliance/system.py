@@ -52,7 +52,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What is started by itself; `start` is systemd's target, a runlevel, or Windows' start type."""
+    """What starts by itself; `start` is systemd's target, a runlevel, or Windows' start type."""
 
     name: str
     start: str
