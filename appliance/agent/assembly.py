@@ -5,59 +5,60 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import chain, count
 
 from appliance.agent import lvm
 from appliance.agent.dm import MappingError
-from appliance.agent.lvm import Group, LogicalVolume, LvmError
+from appliance.agent.group_findings import group_findings
+from appliance.agent.group_volumes import GroupVolumes, Result
+from appliance.agent.lvm import LvmError
+from appliance.agent.lvm2 import choice
+from appliance.agent.lvm2.choice import Assembled
+from appliance.agent.lvm_only import LvmOnly
 from appliance.agent.outcome import LeftAlone, Outcome
 from appliance.agent.volume import Volume
 from appliance.agent.work import Member, Work
-from appliance.layer import Kind, Layer, Severity, Status
+from appliance.layer import GroupFacts, Kind, Layer, Severity, Status
 
 _SECONDS = 150
-"""Two commands of lvm, each with its own time limit."""
+"""One command of lvm with its own time limit, and much of our own on the slowest of machines."""
 
 _RESERVED = re.compile(r"(disk|md)\d+")
 """Names that the addresses of other layers begin with."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A group, with its size in bytes and the members that are here."""
+
+    facts: GroupFacts
+    size: int
+    members: list[Volume]
+    source: Assembled | lvm.Group
+
+
 def assemble(members: list[Member], work: Work) -> Iterator[list[Volume]]:
     """Report the groups of these members, and yield the logical volumes of one at a time.
 
-    Groups that share a name or a UUID cannot be active together, so such a group's volumes are
-    gone again when the next ones are asked for; the others stay until the work's stack is closed.
+    They stay open until the work's stack is closed, also where groups share a name or a UUID.
     """
     outcome = work.outcome
-    groups: list[Group] = []
+    groups: list[_Found] = []
     for clones in separate_clones(members):
-        groups.extend(_read(clones, outcome))
-    for address, group in zip(_addresses(groups), groups, strict=True):
-        with ExitStack() as own:
-            _report(address, group, outcome)
-            try:
-                with outcome.phase("activate", address, "lvm", _SECONDS):
-                    volumes = _activate(address, group, outcome, own)
-            except LeftAlone:
-                _leave(address, group, outcome)
-                continue
-            yield volumes
-            if not _conflicts(group, groups):
-                work.stack.enter_context(own.pop_all())
-
-
-def _conflicts(group: Group, groups: list[Group]) -> bool:
-    return any(
-        other is not group
-        and (other.facts.name == group.facts.name or other.facts.uuid == group.facts.uuid)
-        for other in groups
-    )
+        groups.extend(_read([member.volume for member in clones], outcome))
+    names = [group.facts.name for group in groups]
+    for group in groups:
+        address = _address(group, names, outcome)
+        _report(address, group, outcome)
+        yield _open(address, group, work)
 
 
 def separate_clones(members: list[Member]) -> list[list[Member]]:
     """Divide physical volumes into sets in which every UUID occurs once.
 
-    LVM refuses a group that it sees twice, so each set is shown to it alone. Volumes of one disk
-    stay together as far as that goes.
+    A group that is there twice cannot be told apart within one set. Volumes of one disk stay
+    together as far as that goes.
     """
     sets: list[dict[str, Member]] = []
     for member in members:
@@ -74,39 +75,62 @@ def _has_disk(members: dict[str, Member], member: Member) -> bool:
     return any(each.volume.device.fd == member.volume.device.fd for each in members.values())
 
 
-def _read(members: list[Member], outcome: Outcome) -> list[Group]:
-    addresses = [member.volume.address for member in members]
+def _read(members: list[Volume], outcome: Outcome) -> list[_Found]:
+    addresses = ", ".join(member.address for member in members)[:1000]
     try:
-        with outcome.phase("read LVM metadata", ", ".join(addresses)[:1000], "lvm", _SECONDS):
-            groups = lvm.read_groups([member.volume for member in members])
+        with outcome.phase("read LVM metadata", addresses, "lvm", _SECONDS):
+            reading = choice.read(members)
+            outcome.repeat(reading.findings)
+            others = _ask_lvm(reading.unread, outcome)
     except LeftAlone:
         return []
+    return [*(_found(each) for each in reading.groups), *others]
+
+
+def _found(assembled: Assembled) -> _Found:
+    group = assembled.group
+    facts = GroupFacts(
+        name=group.name,
+        uuid=group.uuid,
+        extent_size=group.extent_bytes,
+        free=group.free * group.extent_bytes,
+        physical_volumes=len(group.pvs),
+        missing_physical_volumes=len(group.pvs) - len(assembled.members),
+    )
+    members = [each.volume for each in assembled.members.values()]
+    return _Found(facts, group.extents * group.extent_bytes, members, assembled)
+
+
+def _ask_lvm(members: list[Volume], outcome: Outcome) -> list[_Found]:
+    """What we cannot read although its checksums are right: LVM itself is asked."""
+    if not members:
+        return []
+    try:
+        groups = lvm.read_groups(members)
     except LvmError as error:
-        for address in addresses:
-            outcome.find(Severity.ERROR, address, "lvm", str(error))
+        for member in members:
+            outcome.find(Severity.ERROR, member.address, "lvm", str(error))
         return []
     found = {member.address for group in groups for member in group.members}
-    for address in addresses:
-        if address not in found:
+    for member in members:
+        if member.address not in found:
             message = "this physical volume belongs to no volume group that could be read"
-            outcome.find(Severity.WARNING, address, "no-group", message)
-    return groups
+            outcome.find(Severity.WARNING, member.address, "no-group", message)
+    return [_Found(each.facts, each.size, each.members, each) for each in groups]
 
 
-def _addresses(groups: list[Group]) -> list[str]:
-    names = [group.facts.name for group in groups]
-    return [_address(group, names) for group in groups]
-
-
-def _address(group: Group, names: list[str]) -> str:
+def _address(group: _Found, names: list[str], outcome: Outcome) -> str:
+    """The group's name; with the place of its first member where the name alone is not enough."""
     name = group.facts.name
-    if names.count(name) == 1 and not _RESERVED.fullmatch(name):
+    if names.count(name) == 1 and not _RESERVED.fullmatch(name) and not outcome.has(name):
         return name
-    member = group.members[0].address if group.members else group.facts.uuid
-    return f"{name}@{member.replace('/', '.')}"
+    place = group.members[0].address if group.members else group.facts.uuid
+    address = f"{name}@{place.replace('/', '.')}"
+    others = (f"{address}~{number}" for number in count(2))
+    return next(each for each in chain([address], others) if not outcome.has(each))
 
 
-def _report(address: str, group: Group, outcome: Outcome) -> None:
+def _report(address: str, group: _Found, outcome: Outcome) -> None:
     facts = group.facts
     outcome.add(
         Layer(
@@ -119,44 +143,45 @@ def _report(address: str, group: Group, outcome: Outcome) -> None:
             group=facts,
         )
     )
-    if facts.missing_physical_volumes:
-        message = (
-            f"{facts.missing_physical_volumes} of {facts.physical_volumes} physical volumes are "
-            "missing; give the other images of this system with --add"
-        )
-        outcome.find(Severity.WARNING, address, "missing-volume", message)
+    if isinstance(group.source, Assembled):
+        outcome.repeat(group_findings(address, group.source))
     if facts.free:
         # "~" is in no name that LVM allows.
         outcome.add(Layer(f"{address}/~free", Kind.GAP, [address], None, facts.free, Status.MAPPED))
-    for pool in group.volumes:
-        if pool.is_pool:
-            outcome.add(_without_content(address, pool, Status.MAPPED))
 
 
-def _activate(address: str, group: Group, outcome: Outcome, stack: ExitStack) -> list[Volume]:
-    volumes: list[Volume] = []
+def _open(address: str, group: _Found, work: Work) -> list[Volume]:
+    source = group.source
+    opener = (
+        GroupVolumes(address, source) if isinstance(source, Assembled) else LvmOnly(address, source)
+    )
+    volumes = _taken(opener.closed(), work.outcome)
     try:
-        for logical, opened in lvm.activate(group, stack):
-            if isinstance(opened, LvmError):
-                outcome.add(_without_content(address, logical, Status.DAMAGED))
-                name = f"{address}/{logical.facts.name}"
-                outcome.find(Severity.ERROR, name, "not-activated", str(opened))
-            else:
-                volumes.append(lvm.as_volume(address, logical, opened))
+        with work.outcome.phase("map volumes", address, "lvm", _SECONDS):
+            volumes += _taken(opener.open_direct(work.stack), work.outcome)
+    except LeftAlone:
+        _taken(opener.left_alone(direct=True), work.outcome)
+    if not opener.others:
+        return volumes
+    try:
+        with work.outcome.phase("activate", address, "lvm", _SECONDS), ExitStack() as stack:
+            volumes += _taken(opener.open_others(stack), work.outcome)
+            work.stack.enter_context(stack.pop_all())
+    except LeftAlone:
+        _taken(opener.left_alone(direct=False), work.outcome)
     except (LvmError, MappingError) as error:
-        outcome.find(Severity.ERROR, address, "not-activated", str(error))
+        _taken(opener.left_alone(direct=False), work.outcome)
+        work.outcome.find(Severity.ERROR, address, "not-activated", str(error))
     return volumes
 
 
-def _leave(address: str, group: Group, outcome: Outcome) -> None:
-    """What activating a group has killed a guest once: its volumes are shown, and not opened."""
-    for volume in group.volumes:
-        if not volume.is_pool:
-            outcome.add(_without_content(address, volume, Status.DAMAGED))
-
-
-def _without_content(address: str, volume: LogicalVolume, status: Status) -> Layer:
-    name = f"{address}/{volume.facts.name}"
-    return Layer(
-        name, Kind.LOGICAL_VOLUME, [address], None, volume.size, status, volume=volume.facts
-    )
+def _taken(results: list[Result], outcome: Outcome) -> list[Volume]:
+    """Report what has no content, and return what is to be explored."""
+    volumes = []
+    for result in results:
+        if result.layer:
+            outcome.add(result.layer)
+        if result.volume:
+            volumes.append(result.volume)
+        outcome.repeat(result.findings)
+    return volumes

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from appliance.agent.blkid import BlkidError, Signature, find_signature
 from appliance.agent.filesystem.account import Usage
 from appliance.agent.filesystem.usage import read_usage
+from appliance.agent.lvm2.area import has_area
 from appliance.agent.volume import Volume
 from appliance.layer import Content, Finding, Kind, Severity, Status
 
@@ -24,7 +25,7 @@ class Examined:
 def examine(volume: Volume) -> Examined:
     """Recognise the content of a volume without mounting anything."""
     try:
-        found = find_signature(volume.device.fd, volume.start, volume.size)
+        found = find_signature((volume.padded or volume.device).fd, volume.start, volume.size)
     except BlkidError as error:
         message = f"a part of it that a signature could be in cannot be read ({error})"
         if volume.kind is Kind.LOGICAL_VOLUME:
@@ -36,6 +37,16 @@ def examine(volume: Volume) -> Examined:
     if found is None or not found.text("TYPE"):
         return Examined(None, Status.UNSUPPORTED, [])
     return _recognised(volume, found)
+
+
+def without_label(volume: Volume) -> Examined | None:
+    """A physical volume of LVM2 whose label is gone and whose metadata is not, else None."""
+    try:
+        if not has_area(volume.read):
+            return None
+    except OSError:
+        return None
+    return Examined(Content("LVM2_member", usage="raid"), Status.DAMAGED, [])
 
 
 def _ambiguous(volume: Volume, signatures: list[Signature]) -> Examined:

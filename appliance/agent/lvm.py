@@ -1,26 +1,25 @@
-"""LVM2: volume groups over one or several physical volumes, and their logical volumes.
+"""LVM2's own tool: it activates what lies on more than plain extents, and reads what we cannot.
 
-Linear and striped volumes are activated read-only, straight on the read-only evidence. Snapshots,
-thin pools and RAID need to write to open at all (their headers and superblocks), so the physical
-volumes of such a group get a throw-away overlay in the guest's memory (overlay.py) first.
+Snapshots, thin pools, RAID and caches need to write to open at all (their headers and superblocks),
+so LVM is only ever shown throw-away overlays in the guest's memory (overlay.py), under a name and
+UUID of their own (lvm2/stand_in.py). Linear and striped volumes need no LVM (lvm2/table.py).
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 from appliance.agent import dm
 from appliance.agent.command import CommandError, Completed, finish
-from appliance.agent.device import Device, DeviceError, open_device, seal
-from appliance.agent.overlay import overlay
+from appliance.agent.lvm2.group import SAFE_NAME
 from appliance.agent.standby import Standby
 from appliance.agent.volume import Volume
-from appliance.layer import GroupFacts, Kind, VolumeFacts
+from appliance.layer import GroupFacts, VolumeFacts
 
 CONFIGURATION = """\
 devices { dir="/dev" scan=["/dev"] use_devicesfile=0 scan_lvs=1 obtain_device_list_from_udev=0
@@ -35,17 +34,15 @@ shell { history_size=0 }
 """
 """For /etc/lvm/lvm.conf: no udev, no daemons, nothing is ever written to metadata."""
 
+_COLUMNS = "lv_name,lv_uuid,lv_size,lv_layout,lv_role,origin,pool_lv"
 _REPORT = (
     "fullreport --units b --nosuffix "
     "--configreport vg -o vg_name,vg_uuid,vg_size,vg_extent_size,vg_free,pv_count,"
     "vg_missing_pv_count "
     "--configreport pv -o pv_name,pv_uuid "
-    "--configreport lv -a -o lv_name,lv_uuid,lv_size,lv_layout,lv_role,origin,pool_lv "
+    f"--configreport lv -a -o {_COLUMNS} "
     "--configreport seg -o lv_uuid --configreport pvseg -o pv_uuid"
 )
-_SAFE_NAME = re.compile(r"[A-Za-z0-9+_.][A-Za-z0-9+_.-]*")
-_DIRECT = {"linear", "striped"}
-_COPIES = {"origin", "snapshot"}
 _TIMEOUT = 60.0
 
 standby = Standby(["/usr/sbin/lvm"])
@@ -58,7 +55,7 @@ class LvmError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LogicalVolume:
-    """A visible logical volume; `size` in bytes."""
+    """A visible logical volume as LVM reports it; `size` in bytes."""
 
     facts: VolumeFacts
     size: int
@@ -67,11 +64,6 @@ class LogicalVolume:
     def is_pool(self) -> bool:
         """A thin or cache pool holds other volumes' blocks and has no content of its own."""
         return "pool" in self.facts.layout
-
-    @property
-    def is_direct(self) -> bool:
-        """Can be activated on a device that nothing can write to."""
-        return set(self.facts.layout) <= _DIRECT and not _COPIES & set(self.facts.role)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +76,27 @@ class Group:
     volumes: list[LogicalVolume]
 
 
+@dataclass(frozen=True, slots=True)
+class Activated:
+    """UUID of a logical volume -> what LVM says of it, and its node where it has one.
+
+    `problem` is what LVM complained about, "" if nothing.
+    """
+
+    facts: dict[str, VolumeFacts]
+    nodes: dict[str, str]
+    problem: str
+
+
 def read_groups(members: list[Volume]) -> list[Group]:
-    """Read the groups that these physical volumes belong to. Raises LvmError."""
+    """Have LVM read the groups that these physical volumes belong to. Raises LvmError."""
     nodes = {member.node: member for member in members if member.node}
     if not nodes:
         return []
     done = _lvm(f"{_REPORT} --devices {','.join(nodes)}")
     try:
-        # lvm's shell writes one more document, its log, behind the report.
-        reports = json.JSONDecoder().raw_decode(done.stdout.decode().strip())[0]["report"]
-    except (ValueError, KeyError, TypeError) as error:
+        reports = _documents(done)[0]["report"]
+    except (KeyError, TypeError, IndexError) as error:
         raise LvmError(f"lvm gave no report: {_words(done) or done.status}") from error
     try:
         return [_group(each, nodes) for each in reports if each.get("vg", [{}])[0].get("vg_uuid")]
@@ -111,19 +114,19 @@ def _group(report: dict[str, Any], nodes: dict[str, Volume]) -> Group:
         physical_volumes=int(row["pv_count"]),
         missing_physical_volumes=int(row["vg_missing_pv_count"] or 0),
     )
-    if not _SAFE_NAME.fullmatch(facts.name):
+    if not SAFE_NAME.fullmatch(facts.name):
         raise LvmError("a volume group has a name that LVM does not allow")
     members = [nodes[pv["pv_name"]] for pv in report.get("pv", []) if pv["pv_name"] in nodes]
-    volumes = [_logical_volume(lv) for lv in report.get("lv", []) if _is_visible(lv)]
+    volumes = [
+        LogicalVolume(_facts(lv), int(lv["lv_size"]))
+        for lv in report.get("lv", [])
+        # lvs -a puts the parts that a volume is made of into brackets.
+        if not lv["lv_name"].startswith("[")
+    ]
     return Group(facts, int(row["vg_size"]), members, volumes)
 
 
-def _is_visible(row: dict[str, Any]) -> bool:
-    # lvs -a puts the parts that a volume is made of into brackets.
-    return not row["lv_name"].startswith("[")
-
-
-def _logical_volume(row: dict[str, Any]) -> LogicalVolume:
+def _facts(row: dict[str, Any]) -> VolumeFacts:
     facts = VolumeFacts(
         name=row["lv_name"],
         uuid=row["lv_uuid"],
@@ -132,81 +135,56 @@ def _logical_volume(row: dict[str, Any]) -> LogicalVolume:
         origin=row["origin"].strip("[]") or None,
         pool=row["pool_lv"].strip("[]") or None,
     )
-    if not _SAFE_NAME.fullmatch(facts.name):
+    if not SAFE_NAME.fullmatch(facts.name):
         raise LvmError("a logical volume has a name that LVM does not allow")
-    return LogicalVolume(facts, int(row["lv_size"]))
+    return facts
 
 
-def activate(group: Group, stack: ExitStack) -> Iterator[tuple[LogicalVolume, Device | LvmError]]:
-    """Activate the group's volumes one set at a time; `stack` deactivates and cleans up.
+def activate(
+    group: str, uuid: str, nodes: Sequence[str], volumes: Sequence[str], stack: ExitStack
+) -> Activated:
+    """Activate volumes of the group that lies on these overlays, in one process of LVM.
 
-    Yields each volume with its open device, or with the reason why there is none.
+    `uuid` is the group's own; `stack` takes the devices down again. Raises LvmError.
     """
-    direct = [volume for volume in group.volumes if volume.is_direct]
-    others = [volume for volume in group.volumes if not volume.is_direct and not volume.is_pool]
-    for volumes, on_overlay in ((direct, False), (others, True)):
-        if volumes:
-            problem = _activate(group, volumes, stack, on_overlay=on_overlay)
-            for volume in volumes:
-                yield volume, _opened(group, volume, problem, stack)
-
-
-def _activate(
-    group: Group, volumes: list[LogicalVolume], stack: ExitStack, *, on_overlay: bool
-) -> str:
-    """Return what lvm complained about, "" if nothing."""
-    name = group.facts.name
-    nodes = [member.node for member in group.members if member.node]
-    options = f'activation{{read_only_volume_list=["{name}"]}}'
-    if on_overlay:
-        nodes = [stack.enter_context(overlay(node)) for node in nodes]
-        options = "global{metadata_read_only=0}"
-    targets = " ".join(f"{name}/{volume.facts.name}" for volume in volumes)
-    devices = ",".join(nodes)
-    stack.callback(_deactivate, name, devices)
+    devices = f"--devices {','.join(nodes)}"
+    targets = " ".join(f"{group}/{name}" for name in volumes)
+    prefix = f"LVM-{uuid.replace('-', '')}"
+    stack.callback(dm.remove_all, prefix)
     done = _lvm(
-        f"lvchange -ay -K -y --activationmode partial --config '{options}' "
-        f"--devices {devices} {targets}"
+        f"lvs -a --units b --nosuffix -o {_COLUMNS} {devices} {group}\n"
+        "lvchange -ay -K -y --activationmode partial --config 'global{metadata_read_only=0}' "
+        f"{devices} {targets}"
     )
-    # The shell ends with status 0 whatever its commands said, so only the words tell.
-    return _words(done)
-
-
-def _deactivate(name: str, devices: str) -> None:
-    _lvm(f"vgchange -an --devices {devices} {name}")
-
-
-def _opened(
-    group: Group, volume: LogicalVolume, problem: str, stack: ExitStack
-) -> Device | LvmError:
-    # LVM makes device-mapper's uuid of both; names could collide.
-    node = dm.node_by_uuid(f"LVM-{group.facts.uuid}{volume.facts.uuid}")
-    if node is None:
-        return LvmError(problem or "lvm did not make a device for it")
     try:
-        if not volume.is_direct:
-            seal(node)
-        device = open_device(node)
-    except (OSError, DeviceError) as error:
-        return LvmError(str(error))
-    stack.callback(device.close)
-    return device
+        rows = [row for document in _documents(done) for row in _rows(document)]
+        facts = {row["lv_uuid"]: _facts(row) for row in rows if row["lv_name"] in volumes}
+    except (ValueError, KeyError, TypeError) as error:
+        raise LvmError(f"lvm's report makes no sense: {error}") from error
+    made = dm.nodes_by_uuid(prefix)
+    found = {each: made[each.replace("-", "")] for each in facts if each.replace("-", "") in made}
+    # The shell ends with status 0 whatever its commands said, so only the words tell.
+    return Activated(facts, found, _words(done))
 
 
-def as_volume(group_address: str, volume: LogicalVolume, device: Device) -> Volume:
-    """The activated volume as something to look into."""
-    return Volume(
-        address=f"{group_address}/{volume.facts.name}",
-        kind=Kind.LOGICAL_VOLUME,
-        parents=[group_address],
-        offset=None,
-        # lvs gives a snapshot the size of its changes; the device has that of its origin.
-        size=device.size,
-        device=device,
-        start=0,
-        node=device.path,
-        logical_volume=volume.facts,
-    )
+def _rows(document: dict[str, Any]) -> list[dict[str, Any]]:
+    return [row for each in document.get("report", []) for row in each.get("lv", [])]
+
+
+def _documents(done: Completed) -> list[dict[str, Any]]:
+    """What the shell wrote: a report, and its log, for each command."""
+    decoder = json.JSONDecoder()
+    text = done.stdout.decode("utf-8", "replace")
+    found: list[dict[str, Any]] = []
+    at = text.find("{")
+    while at >= 0:
+        try:
+            document, end = decoder.raw_decode(text, at)
+        except ValueError:
+            break
+        found.append(document)
+        at = text.find("{", end)
+    return found
 
 
 def _lvm(command: str) -> Completed:

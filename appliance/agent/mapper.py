@@ -13,11 +13,12 @@ from contextlib import ExitStack
 
 from appliance.agent import partition
 from appliance.agent.blkid import BlkidError, PartitionTable
-from appliance.agent.content import Examined, examine
+from appliance.agent.content import Examined, examine, without_label
 from appliance.agent.device import Device, open_device, open_disk
 from appliance.agent.dm import MappingError
 from appliance.agent.layer_types import ASSEMBLERS, OPENERS, is_looked_into
 from appliance.agent.outcome import MAX_LAYERS, LeftAlone, Outcome
+from appliance.agent.overlay import capacity, overflowed
 from appliance.agent.slice import with_node
 from appliance.agent.volume import Volume
 from appliance.agent.work import FileSystem, Member, Opened, Work
@@ -37,6 +38,7 @@ def map_disks(disks: list[Disk], work: Work) -> list[FileSystem]:
     """
     mapper = _Mapper(work)
     mapper.run([_open(disk, work.outcome, work.stack) for disk in disks])
+    _tell_losses(work.outcome)
     return mapper.file_systems
 
 
@@ -54,6 +56,15 @@ def _open(disk: Disk, outcome: Outcome, stack: ExitStack) -> Volume:
 def _whole(address: str, device: Device, stack: ExitStack) -> Volume:
     stack.callback(device.close)
     return Volume(address, Kind.DISK, [], None, device.size, device, start=0, node=device.path)
+
+
+def _tell_losses(outcome: Outcome) -> None:
+    if lost := overflowed():
+        message = (
+            f"{len(lost)} throw-away overlays wanted more than the {capacity()} bytes that the "
+            "guest has for them: what needed them cannot be read any more (--memory gives more)"
+        )
+        outcome.repeat([Finding(Severity.ERROR, None, "overlay-full", message)])
 
 
 class _Mapper:
@@ -94,6 +105,8 @@ class _Mapper:
                 found = examine(volume)
                 if _may_be_divided(volume, found):
                     table, findings = _read_table(volume)
+                if found.content is None and table is None:
+                    found = without_label(volume) or found
             kind = found.content.type if found.content else ""
             if kind in OPENERS:
                 opened = OPENERS[kind](volume, self._work)
@@ -168,6 +181,8 @@ def _report(
             status = Status.MAPPED
         else:
             findings = [_unrecognised(volume)]
+    if volume.incomplete and status in {Status.MAPPED, Status.UNSUPPORTED}:
+        status = Status.DAMAGED
     outcome.add(
         Layer(
             address=volume.address,

@@ -28,6 +28,7 @@ class Outcome:
         self._emit = emit
         self._fatal = set(fatal)
         self._layers = 0
+        self._addresses: set[str] = set()
         self.timings: dict[str, float] = {}
 
     @property
@@ -38,7 +39,12 @@ class Outcome:
     def add(self, layer: Layer) -> None:
         """Report a layer."""
         self._layers += 1
+        self._addresses.add(layer.address)
         self._emit(layer)
+
+    def has(self, address: str) -> bool:
+        """Whether a layer of that address was reported."""
+        return address in self._addresses
 
     def find(self, severity: Severity, address: str, code: str, message: str) -> None:
         """Report something about the layer at `address`."""

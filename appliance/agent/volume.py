@@ -14,6 +14,8 @@ class Volume:
 
     The bytes are `size` bytes at `start` of `device`; `node` is the block device for exactly
     these bytes, None where the kernel made none. `offset` is the layer's (docs/reference).
+    `incomplete` where it is known that some of the bytes are missing; `padded` then has zeros for
+    them, where that can be, so that what is there can be recognised: nothing else reads it.
     """
 
     address: str
@@ -26,6 +28,8 @@ class Volume:
     node: str | None
     partition: PartitionEntry | None = None
     logical_volume: VolumeFacts | None = None
+    incomplete: bool = False
+    padded: Device | None = None
 
     def read(self, offset: int, length: int) -> bytes:
         """Up to `length` bytes at `offset` of the volume; short at its end. Raises OSError."""

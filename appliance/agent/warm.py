@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
-from appliance.agent import lvm
+from appliance.agent import lvm, overlay
 from appliance.agent.command import run
 from appliance.agent.device import seal
 from appliance.agent.mapper import map_devices
@@ -21,8 +21,8 @@ from appliance.protocol import Body, ProtocolError
 
 _RECIPE = Path("/usr/lib/forensic/modules.txt")
 _TIMEOUT = 120.0
-_RAM_DISKS = ("rd_nr=16", "rd_size=131072")
-"""16 of at most 128 MiB; a ram disk takes memory only for what is written to it."""
+_RAM_DISK = ("rd_nr=1", "rd_size=131072")
+"""One of at most 128 MiB for the rehearsal; it takes memory only for what is written to it."""
 
 _SETTINGS = {
     "kernel/panic_on_oops": "1",
@@ -42,20 +42,20 @@ def prepare() -> None:
     """Load what the recipe lists, lock the kernel down, and set up LVM. Run once at boot."""
     for line in _RECIPE.read_text().splitlines():
         if words := line.split("#")[0].split():
-            arguments = _RAM_DISKS if words[1] == "brd" else ()
-            done = run(["modprobe", words[1], *arguments], timeout=_TIMEOUT)
-            if done.status != 0:
-                raise ProtocolError(f"modprobe {words[1]}: {done.stderr.decode(errors='replace')}")
+            arguments = _RAM_DISK if words[1] == "brd" else ()
+            _must(["modprobe", words[1], *arguments])
     for name, value in _SETTINGS.items():
         Path("/proc/sys", name).write_text(value)
     # From here on no code enters the kernel, whatever evidence does to it.
     Path("/proc/sys/kernel/modules_disabled").write_text("1")
     Path("/etc/lvm/lvm.conf").write_text(lvm.CONFIGURATION)
+    overlay.STORE.mkdir()
+    _must(["mount", "-t", "tmpfs", "-o", overlay.STORE_OPTIONS, "overlays", str(overlay.STORE)])
 
 
 def rehearse() -> None:
     """Run the whole way once on a small volume group in a ram disk, then forget it."""
-    disk = "/dev/ram15"
+    disk = "/dev/ram0"
     for command in (
         f"pvcreate -q -y {disk}",
         f"vgcreate -q warm {disk}",

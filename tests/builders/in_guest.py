@@ -7,7 +7,7 @@ guest is started by plain QEMU, without any of the product's code but the archiv
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from controller.initramfs import pack
@@ -37,22 +37,25 @@ def run_in_guest(
     disks: list[Path],
     folder: Path,
     drives: Sequence[str] = (),
+    files: Mapping[str, bytes] | None = None,
 ) -> str:
     """Run `script` (sh -eu) with `disks` as /dev/sda, /dev/sdb …; return the console's text.
 
-    Disks that are not writable raw files follow as `drives`, in QEMU's words for -drive.
+    Disks that are not writable raw files follow as `drives`, in QEMU's words for -drive; `files`
+    (path -> content) are put below /usr/lib/forensic.
 
     `base` is the folder of the appliance's base, `recipe` that of its recipe. Raises
     RuntimeError where the script does not come to its end.
     """
     archive = folder / "initramfs"
-    files = {
+    packed = {
         "forensic/first": _FIRST.encode(),
         "forensic/script": script.encode(),
         "forensic/modules.txt": (recipe / "modules.txt").read_bytes(),
+        **{f"forensic/{path}": content for path, content in (files or {}).items()},
     }
     archive.write_bytes(
-        (base / "base.cpio").read_bytes() + pack(files, frozenset({"forensic/first"}))
+        (base / "base.cpio").read_bytes() + pack(packed, frozenset({"forensic/first"}))
     )
     command = [
         *("qemu-system-x86_64", "-machine", "pc,accel=tcg", "-cpu", "Westmere", "-m", "512"),

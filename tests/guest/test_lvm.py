@@ -2,100 +2,169 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from controller.base import RECIPE, find
-from controller.store import Store
-from tests.builders.in_guest import LVM_CONFIGURATION, run_in_guest
+from tests.builders.lvm_layouts import DISKS, make_layouts
 from tests.guest.conftest import Run, inspect
 
-MIB = 1 << 20
-SCRIPT = f"""
-cat > /etc/lvm/lvm.conf <<'E'
-{LVM_CONFIGURATION}
-E
-pvcreate -q -y /dev/sda /dev/sdb
-vgcreate -q vg /dev/sda /dev/sdb
-make() {{ name=$1; shift; lvcreate -q -y -Wn -Zn -n $name "$@" vg; }}
-make linear -L 16M
-make stripes -i 2 -L 16M
-make raidone --type raid1 -m 1 -L 16M
-make raidfive --type raid0 -i 2 -L 16M
-make legs --type mirror --mirrorlog core -m 1 -L 16M
-lvcreate -q -y -Zn --type thin-pool -L 32M -n pool vg
-lvcreate -q -y -V 64M --thinpool pool -n thin vg
-sleep 1
-for name in linear stripes raidone raidfive legs thin; do
-    /usr/sbin/mke2fs -q -F -t ext4 -L $name /dev/vg/$name
-done
-sync
-lvcreate -q -y -s -L 8M -n old vg/linear
-lvcreate -q -y -s -n thincopy vg/thin
-/usr/sbin/e2label /dev/vg/linear changed
-sync
-vgchange -q -an vg
-"""
+SAME = [
+    *("plain", "gone", "partly", "stripes", "three", "raidzero", "raidone", "raidfive", "raidsix"),
+    *("raidten", "legs", "checked", "volcached", "poolcached", "written"),
+]
+AREA_MAGIC = b" LVM2 x[5A%r0N*>"
+
+
+@dataclass
+class Made:
+    """The disks of `vg`, that of `twin` and a clone of it, and what LVM said while making them."""
+
+    disks: list[Path]
+    twin: Path
+    clone: Path
+    console: str
+
+    def said(self, word: str) -> list[str]:
+        """The console's lines that begin with a word, without it."""
+        lines = [line.strip() for line in self.console.splitlines()]
+        return [line.removeprefix(f"{word} ") for line in lines if line.startswith(f"{word} ")]
 
 
 @pytest.fixture(scope="module")
-def disks(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("lvm")
-    base = find(Store())
-    assert base
-    disks = [folder / "one.raw", folder / "two.raw"]
-    for disk in disks:
-        with disk.open("wb") as file:
-            file.truncate(256 * MIB)
-    run_in_guest(base, RECIPE, SCRIPT, disks, folder)
-    return disks
+    disks, console = make_layouts(folder)
+    clone = folder / "clone.raw"
+    # All that tells the clone's file systems from the first ones'; nothing has a checksum over it.
+    clone.write_bytes(disks[DISKS].read_bytes().replace(b"first-", b"other-"))
+    return Made(disks[:DISKS], disks[DISKS], clone, console)
 
 
 @pytest.fixture(scope="module")
-def run(disks: list[Path]) -> Run:
-    return inspect(*disks)
+def run(made: Made) -> Run:
+    files = [*made.disks, made.twin, made.clone]
+    before = [(file.stat().st_mtime_ns, file.stat().st_size) for file in files]
+    run = inspect(*files, timeout=300)
+    # The overlay takes the writes; were one to reach the export, QEMU would refuse it.
+    assert [(file.stat().st_mtime_ns, file.stat().st_size) for file in files] == before
+    return run
 
 
-def test_every_layout_is_opened(run: Run) -> None:
-    layers = run.layers()
-    labels = {
-        address: layer["content"] and layer["content"]["label"]
-        for address, layer in layers.items()
-        if layer["kind"] == "logical-volume"
+def labels(run: Run, group: str) -> dict[str, str | None]:
+    return {
+        address.removeprefix(f"{group}/"): layer["content"] and layer["content"]["label"]
+        for address, layer in run.layers().items()
+        if layer["kind"] == "logical-volume" and layer["parents"] == [group]
     }
-    assert labels == {
-        "vg/linear": "changed",
-        "vg/old": "linear",
-        "vg/stripes": "stripes",
-        "vg/raidone": "raidone",
-        "vg/raidfive": "raidfive",
-        "vg/legs": "legs",
-        "vg/thin": "thin",
-        "vg/thincopy": "thin",
-        "vg/pool": None,
+
+
+def codes(run: Run, layer: str) -> list[str]:
+    return [each["code"] for each in run.json["findings"] if each["layer"] == layer]
+
+
+def test_every_layout_is_opened(run: Run, made: Made) -> None:
+    """Of caches the label of what was written to them, not that of the slow volume ("stale")."""
+    assert labels(run, "vg") == {name: name for name in SAME} | {
+        "linear": "changed",
+        "old": "linear",
+        "thin": "changedthin",
+        "thincopy": "thin",
+        "pool": None,
     }, run.stderr + str(run.json["findings"])
-    assert all(layer["status"] == "mapped" for layer in layers.values())
-    assert layers["vg"]["parents"] == ["disk0", "disk1"]
-    assert "origin" in layers["vg/linear"]["volume"]["role"]
+    layers = run.layers()
+    assert {layer["status"] for layer in layers.values()} == {"mapped"}
+    assert layers["vg"]["parents"] == [f"disk{number}" for number in range(DISKS)]
     assert layers["vg/old"]["volume"]["origin"] == "linear"
     assert layers["vg/thin"]["volume"]["pool"] == "pool"
+    # What makes the labels above a proof: blocks are in the cache that the slow volume lacks.
+    dirty = [int(line.split()[14]) for line in made.said("STATUS") if " cache " in line]
+    assert len(dirty) == 2
+    assert min(dirty) > 0, made.said("STATUS")
 
 
-def test_evidence_is_as_before(disks: list[Path], run: Run) -> None:
-    """The overlay takes the writes; were one to reach the export, QEMU would refuse it and LVM
-    or the kernel would complain, and the file's times would tell."""
-    assert run.status in {0, 1}
-    before = [(disk.stat().st_mtime_ns, disk.stat().st_size) for disk in disks]
-    assert inspect(*disks).status == run.status
-    assert [(disk.stat().st_mtime_ns, disk.stat().st_size) for disk in disks] == before
+def test_facts_are_those_of_lvm(run: Run, made: Made) -> None:
+    found = {
+        f"{name}|{','.join(layer['volume']['layout'])}|{','.join(layer['volume']['role'])}"
+        for name, layer in ((a.removeprefix("vg/"), each) for a, each in run.layers().items())
+        if layer["parents"] == ["vg"] and layer["volume"]
+    }
+    assert found == {line.rpartition("|")[0] for line in made.said("LVS")}
+    group = run.layers()["vg"]
+    assert made.said("VGS") == [
+        f"vg|{group['group']['uuid']}|{group['size']}|{group['group']['free']}|1048576|5"
+    ]
 
 
-def test_missing_disk_is_named_and_the_rest_is_read(disks: list[Path]) -> None:
-    run = inspect(disks[0])
-    assert run.status == 1
+def test_tables_are_those_of_lvm(made: Made) -> None:
+    """What we ask of device-mapper for linear and striped volumes is what LVM asks."""
+    ours = made.said("OURS")
+    names = {line.partition(":")[0] for line in ours}
+    assert names == {f"vg-{name}" for name in ("plain", "gone", "partly", "stripes", "three")}
+    assert ours == [line for line in made.said("TABLE") if line.partition(":")[0] in names]
+
+
+def test_clones_are_open_together(run: Run) -> None:
+    """Same names, same UUIDs, linear, snapshot and thin: each shows its own content."""
+    for group, word in (("twin@disk5", "first"), ("twin@disk6", "other")):
+        assert labels(run, group) == {
+            "plain": f"{word}-plain",
+            "based": f"{word}-new",
+            "copy": f"{word}-based",
+            "thin": f"{word}-thin",
+            "pool": None,
+        }
     layers = run.layers()
-    codes = [finding["code"] for finding in run.json["findings"]]
-    assert "missing-volume" in codes
+    assert layers["twin@disk5"]["group"] == layers["twin@disk6"]["group"]
+    assert run.json["findings"] == []
+
+
+@pytest.fixture(scope="module")
+def partial(made: Made, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Disks 1 and 4 are missing, and one of the two metadata copies of disk 0 is damaged."""
+    assert run.status == 0
+    first = shutil.copy(made.disks[0], tmp_path_factory.mktemp("partial") / "damaged.raw")
+    data = first.read_bytes()
+    second = data.rindex(AREA_MAGIC) - 4
+    offset = int.from_bytes(data[second + 40 : second + 48], "little")
+    with first.open("r+b") as file:
+        file.seek(second + offset + 100)
+        file.write(b"damage")
+    return inspect(first, made.disks[2], made.disks[3], timeout=300)
+
+
+def test_missing_disks_are_named_and_the_rest_is_read(partial: Run) -> None:
+    assert partial.status == 1
+    layers = partial.layers()
     assert layers["vg"]["status"] == "damaged"
-    assert layers["vg/linear"]["content"]["label"] == "changed"
+    assert layers["vg"]["group"]["missing_physical_volumes"] == 2
+    (missing,) = (each for each in partial.json["findings"] if each["code"] == "missing-volume")
+    assert re.match(r"2 of 5 physical volumes are missing: pv1 \(.*\), pv4 \(", missing["message"])
+    read = labels(partial, "vg")
+    whole = ["plain", "three", "raidzero", "checked"]
+    degraded = ["raidone", "raidfive", "raidsix", "raidten", "legs"]
+    for name in [*whole, *degraded]:
+        assert (read[name], layers[f"vg/{name}"]["status"]) == (name, "mapped")
+    assert (read["linear"], read["thin"]) == ("changed", "changedthin")
+    assert all(codes(partial, f"vg/{name}") == [] for name in whole)
+    assert all(codes(partial, f"vg/{name}") == ["degraded"] for name in degraded)
+
+
+def test_readable_parts_are_read(partial: Run) -> None:
+    layers = partial.layers()
+    assert labels(partial, "vg")["partly"] == "partly"
+    assert labels(partial, "vg")["stripes"] == "stripes"
+    for name in ("partly", "stripes", "gone", "volcached", "poolcached", "written", "old"):
+        assert layers[f"vg/{name}"]["status"] == "damaged"
+        assert "incomplete" in codes(partial, f"vg/{name}"), name
+    (said,) = (each for each in partial.json["findings"] if each["layer"] == "vg/partly")
+    assert said["message"].startswith("bytes 8388608 to 16777215 lie on the physical volume pv1 (")
+
+
+def test_damaged_copy_is_told(partial: Run) -> None:
+    (said,) = (each for each in partial.json["findings"] if each["code"] == "metadata-damaged")
+    assert said["layer"] == "disk0"
+    assert said["message"].startswith("copy 2 of 2 of the LVM metadata: ")

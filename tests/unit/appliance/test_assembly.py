@@ -1,25 +1,32 @@
-"""Which physical volumes are shown to LVM together, and what their groups are called."""
+"""Which physical volumes are taken together, what their groups are called, and what LVM reports."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.agent import assembly, lvm
+from appliance.agent import group_volumes, lvm
 from appliance.agent.assembly import assemble, separate_clones
 from appliance.agent.command import Completed
 from appliance.agent.device import Device
-from appliance.agent.lvm import Group, LogicalVolume, LvmError, read_groups
+from appliance.agent.lvm import Group, LvmError, read_groups
+from appliance.agent.lvm2.table import Tables
 from appliance.agent.outcome import Outcome
 from appliance.agent.volume import Volume
 from appliance.agent.work import Member, Work
-from appliance.layer import Finding, GroupFacts, Kind, Layer, Severity, Status, VolumeFacts
-from appliance.protocol import Body, Progress
+from appliance.layer import Finding, GroupFacts, Kind, Layer, Severity, Status
+from appliance.protocol import Body, Deed, Progress
+from tests.builders import lvm as builder
+from tests.builders.lvm_text import DATA_OFFSET, PhysicalVolume
+
+MIB = 1 << 20
 
 
 def volume(disk: int, number: int) -> Volume:
@@ -31,18 +38,6 @@ def volume(disk: int, number: int) -> Volume:
 
 def member(disk: int, uuid: str, number: int = 1) -> Member:
     return Member(volume(disk, number), uuid)
-
-
-def logical(name: str, layout: str = "linear") -> LogicalVolume:
-    return LogicalVolume(VolumeFacts(name, f"lv-{name}", [layout], ["public"], None, None), 4096)
-
-
-def group(
-    name: str, uuid: str, members: list[Member], free: int = 0, missing: int = 0, *names: str
-) -> Group:
-    facts = GroupFacts(name, uuid, 4 << 20, free, len(members) + missing, missing)
-    volumes = [logical(each) for each in names]
-    return Group(facts, 1 << 30, [each.volume for each in members], volumes)
 
 
 def places(sets: list[list[Member]]) -> list[list[str]]:
@@ -98,166 +93,157 @@ def test_any_members(pairs: list[tuple[int, str]]) -> None:
     assert len(sets) == most, "no more sets than there are copies"
 
 
-# --- groups, with a stand-in for LVM ------------------------------------------------------------
+# --- groups, from metadata that was built; there is no device-mapper on the host ------------------
 
 
-class Lvm:
-    """Says what groups there are, and notes what is active at any time."""
+class Disks:
+    """Files with groups on them, as the agent sees attached disks."""
 
-    def __init__(self) -> None:
-        self.groups: list[Group] = []
-        self.problem: Exception | None = None
-        self.refused: set[str] = set()
-        self.active: list[str] = []
-        self.most: list[list[str]] = []
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._paths: list[Path] = []
+        self.stack = ExitStack()
 
-    def read_groups(self, members: list[Volume]) -> list[Group]:
-        if self.problem:
-            raise self.problem
-        here = {each.address for each in members}
-        return [each for each in self.groups if {m.address for m in each.members} & here]
+    def pv(self) -> PhysicalVolume:
+        path = self._folder / f"{len(self._paths)}.raw"
+        self._paths.append(path)
+        return PhysicalVolume(path, DATA_OFFSET + 16 * MIB)
 
-    def activate(
-        self, wanted: Group, stack: ExitStack
-    ) -> Iterator[tuple[LogicalVolume, Device | LvmError]]:
-        self.active.append(wanted.facts.uuid)
-        stack.callback(self.active.remove, wanted.facts.uuid)
-        self.most.append(list(self.active))
-        for each in wanted.volumes:
-            if each.facts.name in self.refused:
-                yield each, LvmError("no device")
-            else:
-                yield each, Device("/dev/dm-0", -1, each.size, 512)
+    def group(self, name: str, *volumes: str, pvs: int = 1, uuid: str | None = None) -> None:
+        made = [builder.Volume(each, 4 * MIB) for each in volumes]
+        builder.make_group(name, [self.pv() for _ in range(pvs)], made, uuid=uuid)
+
+    def members(self, *left_out: int) -> list[Member]:
+        found = []
+        for number, path in enumerate(self._paths):
+            if number not in left_out:
+                fd = os.open(path, os.O_RDONLY)
+                self.stack.callback(os.close, fd)
+                device = Device(str(path), fd, path.stat().st_size, 512)
+                address = f"disk{number}"
+                whole = Volume(address, Kind.DISK, [], None, device.size, device, 0, device.path)
+                found.append(Member(whole, whole.read(512 + 32, 32).hex()))
+        return found
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Lvm:
-    stand_in = Lvm()
-    monkeypatch.setattr(assembly.lvm, "read_groups", stand_in.read_groups)
-    monkeypatch.setattr(assembly.lvm, "activate", stand_in.activate)
-    return stand_in
+def disks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disks]:
+    """Files are not mapped: the first physical volume stands for what device-mapper would make."""
+    monkeypatch.setattr(Tables, "open", lambda *_: "/dev/dm-0")
+    monkeypatch.setattr(group_volumes, "open_device", lambda _: Device("/dev/dm-0", -1, 4096, 512))
+    monkeypatch.setattr(Device, "close", lambda _: None)
+    made = Disks(tmp_path)
+    with made.stack:
+        yield made
 
 
-def run(members: list[Member]) -> tuple[list[Layer], list[Finding], list[list[str]]]:
+Ran = tuple[list[Layer], list[Finding], list[list[str]]]
+
+
+def run(
+    members: list[Member], *fatal: Deed, before: Callable[[Outcome], None] | None = None
+) -> Ran:
     said: list[Body] = []
+    outcome = Outcome(said.append, fatal)
+    if before:
+        before(outcome)
     with ExitStack() as stack:
         batches = [
-            [each.address for each in batch]
-            for batch in assemble(members, Work(Outcome(said.append), stack))
+            [each.address for each in batch] for batch in assemble(members, Work(outcome, stack))
         ]
     layers = [body for body in said if isinstance(body, Layer)]
     return layers, [body for body in said if isinstance(body, Finding)], batches
 
 
-def test_one_group(fake: Lvm) -> None:
-    members = [member(0, "a"), member(1, "b")]
-    fake.groups = [group("lvg1", "u1", members, 8192, 0, "root", "home")]
-    layers, findings, batches = run(members)
+def test_one_group(disks: Disks) -> None:
+    disks.group("lvg1", "root", "home", pvs=2)
+    layers, findings, batches = run(disks.members())
     assert [(each.address, each.kind) for each in layers] == [
         ("lvg1", Kind.VOLUME_GROUP),
         ("lvg1/~free", Kind.GAP),
     ]
-    assert layers[0].parents == ["disk0/p1", "disk1/p1"]
+    assert layers[0].parents == ["disk0", "disk1"]
+    assert layers[0].size == 32 * MIB
+    assert layers[1].size == 24 * MIB
     assert batches == [["lvg1/root", "lvg1/home"]]
     assert findings == []
-    assert fake.active == []
 
 
-def test_groups_of_one_name(fake: Lvm) -> None:
-    """They are told apart by their first physical volume, and are never active together."""
-    members = [member(0, "a"), member(1, "b"), member(2, "c")]
-    fake.groups = [
-        group("vg", "u1", members[:1], 0, 0, "root"),
-        group("vg", "u2", members[1:2], 0, 0, "root"),
-        group("other", "u3", members[2:], 0, 0, "data"),
-    ]
-    _, _, batches = run(members)
-    assert batches == [["vg@disk0.p1/root"], ["vg@disk1.p1/root"], ["other/data"]]
-    assert fake.most == [["u1"], ["u2"], ["u3"]]
+def test_groups_of_one_name(disks: Disks) -> None:
+    """They are told apart by their first physical volume."""
+    disks.group("vg", "root", uuid="AAAAAA-AAAA-AAAA-AAAA-AAAA-AAAA-AAAAA1")
+    disks.group("vg", "root", uuid="AAAAAA-AAAA-AAAA-AAAA-AAAA-AAAA-AAAAA2")
+    disks.group("other", "data")
+    _, findings, batches = run(disks.members())
+    assert batches == [["vg@disk0/root"], ["other/data"], ["vg@disk1/root"]]
+    assert findings == []
 
 
-def test_clones_of_a_group(fake: Lvm) -> None:
-    members = [member(0, "a"), member(1, "a")]
-    fake.groups = [group("vg", "u1", [each], 0, 0, "root") for each in members]
-    layers, _, batches = run(members)
-    assert [each.address for each in layers] == ["vg@disk0.p1", "vg@disk1.p1"]
-    assert batches == [["vg@disk0.p1/root"], ["vg@disk1.p1/root"]]
-    assert fake.most == [["u1"], ["u1"]]
+def test_clones_of_a_group(disks: Disks) -> None:
+    disks.group("vg", "root")
+    disks.group("vg", "root")
+    layers, _, batches = run(disks.members())
+    assert [each.address for each in layers if each.group] == ["vg@disk0", "vg@disk1"]
+    assert batches == [["vg@disk0/root"], ["vg@disk1/root"]]
 
 
-def test_different_groups_stay_active(fake: Lvm) -> None:
-    """A group can lie on another group's logical volume."""
-    members = [member(0, "a"), member(1, "b")]
-    fake.groups = [
-        group("one", "u1", members[:1], 0, 0, "x"),
-        group("two", "u2", members[1:], 0, 0, "y"),
-    ]
-    run(members)
-    assert fake.most == [["u1"], ["u1", "u2"]]
-    assert fake.active == []
+def test_name_that_an_earlier_round_has_used(disks: Disks) -> None:
+    disks.group("vg", "root")
+    earlier = Layer("vg", Kind.VOLUME_GROUP, [], None, 0, Status.MAPPED)
+    _, _, batches = run(disks.members(), before=lambda outcome: outcome.add(earlier))
+    assert batches == [["vg@disk0/root"]]
 
 
 @pytest.mark.parametrize("name", ["disk0", "disk17", "md0", "md127"])
-def test_group_that_is_called_like_a_disk(fake: Lvm, name: str) -> None:
-    members = [member(0, "a")]
-    fake.groups = [group(name, "u1", members)]
-    layers, _, _ = run(members)
-    assert layers[0].address == f"{name}@disk0.p1"
+def test_group_that_is_called_like_a_disk(disks: Disks, name: str) -> None:
+    disks.group(name)
+    assert run(disks.members())[0][0].address == f"{name}@disk0"
 
 
 @pytest.mark.parametrize("name", ["disk", "disks0", "disk0a", "md", "mdx", "vg-1"])
-def test_group_that_is_not(fake: Lvm, name: str) -> None:
-    members = [member(0, "a")]
-    fake.groups = [group(name, "u1", members)]
-    assert run(members)[0][0].address == name
+def test_group_that_is_not(disks: Disks, name: str) -> None:
+    disks.group(name)
+    assert run(disks.members())[0][0].address == name
 
 
-def test_missing_physical_volume(fake: Lvm) -> None:
-    members = [member(0, "a")]
-    fake.groups = [group("vg", "u1", members, 0, 2, "root")]
-    layers, findings, batches = run(members)
+def test_missing_physical_volume(disks: Disks) -> None:
+    disks.group("vg", "root", pvs=3)
+    layers, findings, batches = run(disks.members(1, 2))
     assert layers[0].status is Status.DAMAGED
     assert [(each.severity, each.code) for each in findings] == [
         (Severity.WARNING, "missing-volume")
     ]
     assert "2 of 3" in findings[0].message
+    assert "pv1" in findings[0].message
     assert batches == [["vg/root"]]
 
 
-def test_member_without_a_group(fake: Lvm) -> None:
-    layers, findings, batches = run([member(0, "a")])
-    assert (layers, batches) == ([], [])
-    assert [(each.layer, each.code) for each in findings] == [("disk0/p1", "no-group")]
-
-
-def test_metadata_that_cannot_be_read(fake: Lvm) -> None:
-    fake.problem = LvmError("bad checksum")
-    layers, findings, _ = run([member(0, "a"), member(1, "b")])
-    assert layers == []
-    assert [(each.layer, each.message) for each in findings] == [
-        ("disk0/p1", "bad checksum"),
-        ("disk1/p1", "bad checksum"),
+def test_volume_on_what_is_missing(disks: Disks) -> None:
+    disks.group("vg", "root", pvs=2)
+    layers, findings, batches = run(disks.members(0))
+    assert batches == [[]]
+    assert [(each.address, each.status) for each in layers if each.volume] == [
+        ("vg/root", Status.DAMAGED)
     ]
+    assert ("vg/root", "incomplete") in [(each.layer, each.code) for each in findings]
 
 
-def test_volume_that_cannot_be_activated(fake: Lvm) -> None:
-    members = [member(0, "a")]
-    fake.groups = [group("vg", "u1", members, 0, 0, "good", "bad")]
-    fake.refused = {"bad"}
-    layers, findings, batches = run(members)
-    assert batches == [["vg/good"]]
-    assert [(each.address, each.status) for each in layers[1:]] == [("vg/bad", Status.DAMAGED)]
-    assert [(each.layer, each.code) for each in findings] == [("vg/bad", "not-activated")]
+def test_left_alone(disks: Disks) -> None:
+    """What opening a group's volumes has killed a guest before: they are shown."""
+    disks.group("vg", "root")
+    layers, _, batches = run(disks.members(), Deed("map volumes", "vg"))
+    assert batches == [[]]
+    assert layers[-1].address == "vg/root"
+    assert layers[-1].status is Status.DAMAGED
 
 
-def test_progress_names_what_is_done(fake: Lvm) -> None:
-    members = [member(0, "a")]
-    fake.groups = [group("vg", "u1", members)]
+def test_progress_names_what_is_done(disks: Disks) -> None:
+    disks.group("vg", "root")
     said: list[Body] = []
     with ExitStack() as stack:
-        list(assemble(members, Work(Outcome(said.append), stack)))
+        list(assemble(disks.members(), Work(Outcome(said.append), stack)))
     steps = [(body.operation, body.layer) for body in said if isinstance(body, Progress)]
-    assert steps == [("read LVM metadata", "disk0/p1"), ("activate", "vg")]
+    assert steps == [("read LVM metadata", "disk0"), ("map volumes", "vg")]
 
 
 # --- lvm's own report ---------------------------------------------------------------------------

@@ -1,0 +1,160 @@
+"""What the logical volumes of a group are to each other, told from the metadata alone.
+
+The words are those of lvs(8) (lv_layout, lv_role); where LVM itself is asked, its answer counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from appliance.agent.lvm2.group import LogicalVolume, Segment, VolumeGroup
+from appliance.layer import VolumeFacts
+
+_REDUNDANT = ("raid1", "raid4", "raid5", "raid6", "raid10", "mirror")
+_LAYOUTS = {
+    "thin": ["thin", "sparse"],
+    "thin-pool": ["thin", "pool"],
+    "cache-pool": ["cache", "pool"],
+    "vdo-pool": ["vdo", "pool"],
+}
+_POOLS = {"thin-pool", "cache-pool", "vdo-pool"}
+_UNOPENED = {"vdo", "vdo-pool"}
+_MAX_DEPTH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """The physical volumes that a logical volume lacks: for good, or made up for by copies."""
+
+    fatal: frozenset[str]
+    spared: frozenset[str]
+
+
+class Layout:
+    """Answers questions about one group."""
+
+    def __init__(self, group: VolumeGroup) -> None:
+        self._group = group
+        self._origins = {
+            str(each.details.get("cow_store")): each
+            for volume in group.lvs.values()
+            for each in volume.segments
+            if each.type == "snapshot"
+        }
+        self._used = {
+            part
+            for volume in group.lvs.values()
+            for each in volume.segments
+            for part in each.parts
+            if part not in group.pvs
+        }
+
+    def visible(self) -> list[LogicalVolume]:
+        """The volumes that lvs shows without -a; see lv_is_visible() in lib/metadata/lv.c."""
+        return [each for each in self._group.lvs.values() if self._is_visible(each, 0)]
+
+    def _is_visible(self, volume: LogicalVolume, depth: int) -> bool:
+        if self.is_a(volume, "snapshot"):
+            return False
+        if (snapshot := self._origins.get(volume.name)) and depth < _MAX_DEPTH:
+            if snapshot.details.get("merging_store") or "MERGING" in volume.flags:
+                return False
+            origin = self._group.lvs.get(str(snapshot.details.get("origin")))
+            if origin is None or "VIRTUAL_ORIGIN" in origin.flags:
+                return True
+            return self._is_visible(origin, depth + 1)
+        return "VISIBLE" in volume.flags
+
+    def is_direct(self, volume: LogicalVolume) -> bool:
+        """Lies on physical volumes alone, and nothing else has a say in what it shows."""
+        return volume.name not in self._used and all(
+            each.type == "striped" and all(name in self._group.pvs for name, _ in each.areas)
+            for each in volume.segments
+        )
+
+    def is_pool(self, volume: LogicalVolume) -> bool:
+        """Holds other volumes' blocks and has no content of its own."""
+        return any(self.is_a(volume, kind) for kind in _POOLS)
+
+    def unopened(self) -> dict[str, str]:
+        """Volumes of types that this guest cannot open, and the type of each."""
+        found: dict[str, str] = {}
+        for volume in self._group.lvs.values():
+            types = {each.type for each in volume.segments} & _UNOPENED
+            if types:
+                found[volume.name] = min(types)
+        return found
+
+    def is_a(self, volume: LogicalVolume, kind: str) -> bool:
+        """Whether it has a segment of that type."""
+        return any(each.type == kind for each in volume.segments)
+
+    def facts(self, volume: LogicalVolume) -> VolumeFacts:
+        """What the metadata says of it."""
+        first = volume.segments[0].details if volume.segments else {}
+        snapshot = self._origins.get(volume.name)
+        origin = (snapshot.details if snapshot else first).get("origin")
+        pool = first.get("thin_pool") or first.get("vdo_pool") or first.get("cache_pool")
+        role = ["private" if self.is_pool(volume) else "public"]
+        if snapshot or (self.is_a(volume, "thin") and origin):
+            role.append("snapshot")
+        if self._is_origin(volume):
+            role.append("origin")
+        layout = _unique(word for each in volume.segments for word in _layout(each))
+        return VolumeFacts(
+            name=volume.name,
+            uuid=volume.uuid,
+            layout=layout,
+            role=role,
+            origin=origin if isinstance(origin, str) else None,
+            pool=pool if isinstance(pool, str) else None,
+        )
+
+    def _is_origin(self, volume: LogicalVolume) -> bool:
+        return any(
+            each.details.get("origin") == volume.name and each.type in {"snapshot", "thin"}
+            for other in self._group.lvs.values()
+            for each in other.segments
+        )
+
+    def loss(self, volume: LogicalVolume, absent: frozenset[str]) -> Loss:
+        """What of the `absent` physical volumes it would need."""
+        return self._loss(volume, absent, {}, 0)
+
+    def _loss(
+        self, volume: LogicalVolume, absent: frozenset[str], known: dict[str, Loss], depth: int
+    ) -> Loss:
+        if volume.name in known or depth > _MAX_DEPTH:
+            return known.get(volume.name, Loss(frozenset(), frozenset()))
+        known[volume.name] = Loss(frozenset(), frozenset())  # in case that it lies on itself
+        fatal: set[str] = set()
+        spared: set[str] = set()
+        for segment in volume.segments:
+            for part in segment.parts:
+                if part in self._group.pvs:
+                    lost = frozenset({part}) & absent
+                else:
+                    below = self._loss(self._group.lvs[part], absent, known, depth + 1)
+                    lost = below.fatal
+                    spared |= below.spared
+                (spared if segment.type.startswith(_REDUNDANT) else fatal).update(lost)
+        if snapshot := self._origins.get(volume.name):
+            origin = self._group.lvs.get(str(snapshot.details.get("origin")))
+            if origin is not None:
+                fatal |= self._loss(origin, absent, known, depth + 1).fatal
+        known[volume.name] = Loss(frozenset(fatal), frozenset(spared - fatal))
+        return known[volume.name]
+
+
+def _layout(segment: Segment) -> list[str]:
+    kind = segment.type
+    if kind == "striped":
+        return ["linear" if len(segment.areas) == 1 else "striped"]
+    if kind.startswith("raid"):
+        return _unique(["raid", kind.partition("_")[0], kind])
+    return _LAYOUTS.get(kind, [kind or "unknown"])
+
+
+def _unique(words: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(words))
