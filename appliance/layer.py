@@ -11,18 +11,17 @@ raises ValueError.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-MAX_TEXT = 4096
-"""Characters in any one string that the guest reports."""
-
-MAX_LIST = 4096
-"""Entries in any one list that the guest reports."""
-
-MAX_BYTES = 2**63 - 1
-"""The largest size or offset; block devices of Linux end there too (loff_t)."""
+from appliance.bounds import MAX_BYTES as MAX_BYTES
+from appliance.bounds import MAX_LIST as MAX_LIST
+from appliance.bounds import MAX_TEXT as MAX_TEXT
+from appliance.bounds import check_bytes as check_bytes
+from appliance.bounds import check_list as check_list
+from appliance.bounds import check_text as check_text
+from appliance.part import ShadowCopyFacts as ShadowCopyFacts
+from appliance.part import SubvolumeFacts as SubvolumeFacts
 
 
 class Kind(StrEnum):
@@ -238,6 +237,8 @@ class Layer:
     group: GroupFacts | None = None
     volume: VolumeFacts | None = None
     encryption: Encryption | None = None
+    subvolume: SubvolumeFacts | None = None
+    shadow_copy: ShadowCopyFacts | None = None
 
     def __post_init__(self) -> None:
         check_text(self.address, *self.parents)
@@ -256,21 +257,3 @@ class Finding:
 
     def __post_init__(self) -> None:
         check_text(self.layer, self.code, self.message)
-
-
-def check_text(*values: str | None) -> None:
-    """Raise ValueError for a string longer than MAX_TEXT characters."""
-    if any(value is not None and len(value) > MAX_TEXT for value in values):
-        raise ValueError(f"a string is longer than {MAX_TEXT} characters")
-
-
-def check_list(values: Sequence[object]) -> None:
-    """Raise ValueError for a list longer than MAX_LIST entries."""
-    if len(values) > MAX_LIST:
-        raise ValueError(f"a list has more than {MAX_LIST} entries")
-
-
-def check_bytes(*values: int | None) -> None:
-    """Raise ValueError for a number outside 0 … MAX_BYTES."""
-    if any(value is not None and not 0 <= value <= MAX_BYTES for value in values):
-        raise ValueError("a number of bytes is negative or above 2^63-1")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from appliance.agent import assembly, crypt
+from appliance.agent import apfs, assembly, crypt, shadow, subvolumes
 from appliance.agent.volume import Volume
 from appliance.agent.work import Member, Opened, Work
 
@@ -16,6 +16,9 @@ OPENERS: dict[str, Opener] = {
     "crypto_LUKS": crypt.luks_volume,
     "BitLocker": crypt.bitlocker_volume,
     "FVAULT2": crypt.filevault_volume,
+    "apfs": apfs.apfs_container,
+    "btrfs": subvolumes.btrfs_volume,
+    "ntfs": shadow.ntfs_volume,
 }
 """By libblkid's TYPE."""
 

@@ -16,17 +16,23 @@ from appliance.agent.blkid import BlkidError, PartitionTable
 from appliance.agent.content import Examined, examine, without_label
 from appliance.agent.device import Device, open_device, open_disk
 from appliance.agent.dm import MappingError
+from appliance.agent.drivers import DRIVERS
 from appliance.agent.layer_types import ASSEMBLERS, OPENERS, is_looked_into
 from appliance.agent.outcome import MAX_LAYERS, LeftAlone, Outcome
 from appliance.agent.overlay import capacity, overflowed
+from appliance.agent.recovery import in_the_view
 from appliance.agent.slice import with_node
+from appliance.agent.unknown import first_sight
 from appliance.agent.volume import Volume
 from appliance.agent.work import FileSystem, Member, Opened, Work
-from appliance.layer import Finding, Kind, Layer, Severity, Status, Table
+from appliance.layer import Content, Finding, Kind, Layer, Severity, Status, Table
 from appliance.protocol import Disk
 
 _ATTACH_TIMEOUT = 20.0
 _FILE_SYSTEM = "filesystem"
+_CONTAINERS = {"apfs"}
+"""File systems whose volumes are mounted, and not they themselves."""
+
 _PART_OF_SOMETHING = {"raid", "crypto"}
 """libblkid's USAGE of what is only a part of something else, or a container of it."""
 
@@ -107,6 +113,7 @@ class _Mapper:
                     table, findings = _read_table(volume)
                 if found.content is None and table is None:
                     found = without_label(volume) or found
+            found = in_the_view(volume, found, self._work)
             kind = found.content.type if found.content else ""
             if kind in OPENERS:
                 opened = OPENERS[kind](volume, self._work)
@@ -115,15 +122,17 @@ class _Mapper:
             return []
         _report(volume, found, table, opened, self._outcome)
         self._outcome.repeat(findings)
-        if found.content and found.content.usage == _FILE_SYSTEM:
+        if found.content and _can_be_mounted(found.content):
             self.file_systems.append(FileSystem(volume, found.content))
         self._join(volume, found)
+        inside: list[Volume] = []
         if opened:
-            return self._let_in(opened.volumes, opened.layers, [])
+            self.file_systems.extend(opened.file_systems)
+            inside = self._let_in(opened.volumes, opened.layers, [])
         if table is None:
-            return []
+            return inside
         parts = partition.divide(volume, table)
-        return self._let_in(parts.volumes, parts.layers, parts.findings)
+        return inside + self._let_in(parts.volumes, parts.layers, parts.findings)
 
     def _let_in(
         self, volumes: list[Volume], layers: list[Layer], findings: list[Finding]
@@ -146,6 +155,11 @@ class _Mapper:
             self._outcome.find(Severity.ERROR, volume.address, "not-activated", str(error))
         else:
             self._members.setdefault(index, []).append(member)
+
+
+def _can_be_mounted(content: Content) -> bool:
+    is_container = content.type in _CONTAINERS
+    return content.usage == _FILE_SYSTEM and content.type in DRIVERS and not is_container
 
 
 def _assembler_of(blkid_type: str) -> int | None:
@@ -196,6 +210,7 @@ def _report(
             partition=volume.partition,
             volume=volume.logical_volume,
             encryption=opened.encryption if opened else None,
+            shadow_copy=volume.shadow_copy,
         )
     )
     outcome.repeat(findings)
@@ -208,19 +223,22 @@ def _status_of(
     if opened:
         status = opened.status if found.status is Status.MAPPED else found.status
         return status, [*found.findings, *opened.findings]
-    if not content or content.usage not in _PART_OF_SOMETHING or is_looked_into(content.type):
+    if not content or is_looked_into(content.type) or not _holds_something(content):
         return found.status, found.findings
     message = f"{content.type} is recognised, but this version does not look inside"
     finding = Finding(Severity.WARNING, volume.address, "not-opened", message)
     return Status.UNSUPPORTED, [*found.findings, finding]
 
 
+def _holds_something(content: Content) -> bool:
+    """Whether there is something in it that nobody here opens."""
+    if content.usage == _FILE_SYSTEM:
+        return content.type not in DRIVERS
+    return content.usage in _PART_OF_SOMETHING
+
+
 def _unrecognised(volume: Volume) -> Finding:
-    message = "nothing was recognised here"
-    try:
-        message += f"; it begins with the bytes {volume.read(0, 16).hex(' ')}"
-    except OSError:
-        message += ", and its first bytes cannot be read"
+    message = f"nothing was recognised here; {first_sight(volume)}"
     return Finding(Severity.WARNING, volume.address, "unrecognised", message)
 
 

@@ -1,127 +1,70 @@
-"""Mounts file systems: read-only, without what in them could act, and by default as found.
-
-Options: mount(8) and Documentation/filesystems/ of Linux 6.12.
-"""
+"""Mounts file systems: read-only, without what in them could act, and by default as found."""
 
 from __future__ import annotations
 
-import ctypes
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
+from appliance.agent.device import DeviceError, open_device
 from appliance.agent.dm import MappingError
+from appliance.agent.drivers import DRIVERS, Driver
+from appliance.agent.filesystem.reading import BadSuperblock
+from appliance.agent.mount_call import MountError as MountError
+from appliance.agent.mount_call import attached
 from appliance.agent.overlay import overlay
 from appliance.agent.slice import with_node
+from appliance.agent.user_space import shown_by
 from appliance.agent.volume import Volume
 
 RECOVERED = "recovered"
 """The view in which journals are replayed; otherwise a file system is shown as it was found."""
-
-# <linux/mount.h>
-_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_NOATIME = 1, 2, 4, 8, 1024
-_FLAGS = _MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_NOATIME
-_MNT_DETACH = 2
-
-
-class MountError(Exception):
-    """The kernel does not mount it, or has no driver for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Driver:
-    """How the kernel calls a type, and the options that it is mounted with.
-
-    `unreplayed` keeps it from replaying its journal; None where it has none that it would replay
-    on a device that refuses writes.
-    """
-
-    name: str
-    options: str = ""
-    unreplayed: str | None = None
-
-
-_NAMES = "iocharset=utf8"
-DRIVERS = {
-    "ext2": Driver("ext4"),
-    "ext3": Driver("ext4", unreplayed="noload"),
-    "ext4": Driver("ext4", unreplayed="noload"),
-    "xfs": Driver("xfs", "nouuid", "norecovery"),
-    "btrfs": Driver("btrfs", unreplayed="rescue=nologreplay"),
-    "ntfs": Driver("ntfs3", f"{_NAMES},umask=0277"),
-    "vfat": Driver("vfat", f"{_NAMES},umask=0277"),
-    "exfat": Driver("exfat", f"{_NAMES},umask=0277"),
-    "f2fs": Driver("f2fs", unreplayed="norecovery"),
-    "hfs": Driver("hfs", "umask=0277"),
-    "hfsplus": Driver("hfsplus", "umask=0277"),
-    "jfs": Driver("jfs", _NAMES),
-    "reiserfs": Driver("reiserfs", unreplayed="nolog"),
-    "nilfs2": Driver("nilfs2", unreplayed="norecovery"),
-    "iso9660": Driver("iso9660", f"{_NAMES},mode=0400,dmode=0500"),
-    "udf": Driver("udf", f"{_NAMES},umask=0277"),
-    "squashfs": Driver("squashfs"),
-    "erofs": Driver("erofs"),
-    "bcachefs": Driver("bcachefs", unreplayed="norecovery"),
-    "minix": Driver("minix"),
-}
-"""By libblkid's TYPE."""
 
 
 @contextmanager
 def mounted(volume: Volume, blkid_type: str, view: str) -> Iterator[Path]:
     """Yield the folder where the file system of that type on the volume can be read.
 
-    Raises MountError.
+    In the recovered view it is mounted on an overlay, whose writes are lost. Raises MountError.
     """
     driver = DRIVERS.get(blkid_type)
     if driver is None:
-        raise MountError(f"there is no driver for {blkid_type}")
+        raise MountError(f"nothing in the guest opens {blkid_type}")
     with ExitStack() as stack:
         try:
             node = with_node(volume, stack).node or ""
-            if view == RECOVERED:
+            open_device(node).close()  # refuses what could be written to
+            if view == RECOVERED and driver.replays:
                 node = stack.enter_context(overlay(node))
-        except MappingError as error:
+            options = options_of(volume, driver, view)
+        except (MappingError, DeviceError, BadSuperblock) as error:
             raise MountError(str(error)) from error
-        options = [driver.options] if driver.options else []
-        if view != RECOVERED and driver.unreplayed:
-            options.append(driver.unreplayed)
-        yield stack.enter_context(attached(node, driver.name, ",".join(options)))
+        yield _mount(replace(volume, node=node), driver, options, stack)
 
 
-@contextmanager
-def attached(node: str, driver: str, options: str) -> Iterator[Path]:
-    """Mount a device with mount(2): a process for it would cost a fifth of a second.
+def options_of(volume: Volume, driver: Driver, view: str) -> str:
+    """What the driver is told in that view. Raises BadSuperblock."""
+    options = [driver.options]
+    if view != RECOVERED and driver.unreplayed:
+        options.append(driver.unreplayed)
+    if driver.found:
+        options.append(driver.found(volume))
+    return ",".join(option for option in options if option)
 
-    Raises MountError.
-    """
-    folder = Path(tempfile.mkdtemp(prefix="mount", dir="/run"))
+
+def _mount(volume: Volume, driver: Driver, options: str, stack: ExitStack) -> Path:
+    """By the kernel; where it has no driver or refuses, by the program, if there is one."""
+    node, refusal = volume.node or "", None
+    if driver.name:
+        try:
+            return stack.enter_context(attached(node, driver.name, options))
+        except MountError as error:
+            if driver.program is None:
+                raise
+            refusal = error
     try:
-        _call("mount", node.encode(), bytes(folder), driver.encode(), _FLAGS, options.encode())
-    except OSError as error:
-        folder.rmdir()
-        raise MountError(f"{driver}: {error.strerror}") from error
-    try:
-        yield folder
-    finally:
-        _unmount(folder)
-
-
-def _unmount(folder: Path) -> None:
-    """Also where a file in it is still open; then it goes with the last of them."""
-    try:
-        _call("umount2", bytes(folder), 0)
-    except OSError:
-        _call("umount2", bytes(folder), _MNT_DETACH)
-    folder.rmdir()
-
-
-def _call(function: str, *arguments: bytes | int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    values = [ctypes.c_ulong(each) if isinstance(each, int) else each for each in arguments]
-    if getattr(libc, function)(*values) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+        argv = driver.program(volume) if driver.program else []
+        return stack.enter_context(shown_by(argv, node))
+    except MountError as error:
+        raise MountError(f"{refusal}; {error}" if refusal else str(error)) from error

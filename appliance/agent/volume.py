@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from appliance.agent.device import Device
-from appliance.layer import Kind, PartitionEntry, VolumeFacts
+from appliance.layer import Kind, PartitionEntry, ShadowCopyFacts, SubvolumeFacts, VolumeFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +13,8 @@ class Volume:
     """What becomes a layer once its content is known.
 
     The bytes are `size` bytes at `start` of `device`; `node` is the block device for exactly
-    these bytes, None where the kernel made none. `offset` is the layer's (docs/reference).
+    these bytes, None where the kernel made none. With `subvolume` it is only that part of the file
+    system on them. `offset` is the layer's (docs/reference).
     `incomplete` where it is known that some of the bytes are missing; `padded` then has zeros for
     them, where that can be, so that what is there can be recognised: nothing else reads it.
     """
@@ -30,6 +31,8 @@ class Volume:
     logical_volume: VolumeFacts | None = None
     incomplete: bool = False
     padded: Device | None = None
+    subvolume: SubvolumeFacts | None = None
+    shadow_copy: ShadowCopyFacts | None = None
 
     def read(self, offset: int, length: int) -> bytes:
         """Up to `length` bytes at `offset` of the volume; short at its end. Raises OSError."""

@@ -23,17 +23,27 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
+class FileSystem:
+    """A file system that was found, and what it lies on."""
+
+    volume: Volume
+    content: Content
+
+
+@dataclass(frozen=True, slots=True)
 class Opened:
     """What came of looking into a volume.
 
     `status` is the volume's own; `volumes` are to be explored, `layers` have no content to look
-    for, and `findings` are told behind the volume's own layer.
+    for, `file_systems` are those in the `layers` that can be mounted, and `findings` are told
+    behind the volume's own layer.
     """
 
     status: Status = Status.MAPPED
     encryption: Encryption | None = None
     volumes: list[Volume] = field(default_factory=list)
     layers: list[Layer] = field(default_factory=list)
+    file_systems: list[FileSystem] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -43,11 +53,3 @@ class Member:
 
     volume: Volume
     uuid: str
-
-
-@dataclass(frozen=True, slots=True)
-class FileSystem:
-    """A file system that was found, and what it lies on."""
-
-    volume: Volume
-    content: Content

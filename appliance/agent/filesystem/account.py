@@ -52,6 +52,12 @@ def errors_recorded(message: str = "The file system has recorded errors in itsel
     return Problem(Severity.WARNING, "errors-recorded", message)
 
 
+def orphans() -> Problem:
+    """Files that were deleted while they were open."""
+    message = "Inodes are waiting to be removed: files that were deleted while they were in use."
+    return Problem(Severity.INFO, "orphan-inodes", message)
+
+
 def usage_unknown(reason: str) -> Problem:
     """How much is used cannot be told."""
     message = f"How much of the file system is used is not known: {reason}."

@@ -15,6 +15,7 @@ from appliance.agent.filesystem.account import (
     errors_recorded,
     needs_recovery,
     not_clean,
+    orphans,
     usage_unknown,
 )
 from appliance.agent.filesystem.ext_feature import feature_names
@@ -26,6 +27,7 @@ VALID_FS = 0x0001
 ERROR_FS = 0x0002
 NEEDS_RECOVERY = 1 << 2
 IS_64BIT = 1 << 7
+ORPHANS_PRESENT = 1 << 16
 BIGALLOC = 1 << 9
 ORIGINAL_INODE_SIZE = 128
 ERRORS_BEHAVIOR = {1: "Continue", 2: "Remount read-only", 3: "Panic"}
@@ -101,6 +103,9 @@ def _problems(block: Block, ext: ExtState) -> list[Problem]:
     if block.u16(0x3A) & ERROR_FS or ext.error_count:
         message = f"The file system has recorded errors in itself (error count {ext.error_count})."
         problems.append(errors_recorded(message))
+    # The head of the old list, or the mark that the newer file of orphans is not empty.
+    if block.u32(0xE8) or block.u32(0x64) & ORPHANS_PRESENT:
+        problems.append(orphans())
     return problems
 
 

@@ -15,11 +15,12 @@ from appliance.agent.filesystem.account import (
     counted,
     errors_recorded,
     needs_recovery,
+    orphans,
 )
 from appliance.agent.filesystem.reading import BadSuperblock, Block, Volume, shifted
 
 MAGIC = 0xF2F52010
-UNMOUNTED, ERROR, NEEDS_FSCK = 0x01, 0x08, 0x10
+UNMOUNTED, ORPHANS, ERROR, NEEDS_FSCK = 0x01, 0x02, 0x08, 0x10
 MAX_PACK_BLOCKS = 2**20
 
 
@@ -85,6 +86,8 @@ def _free(checkpoint: Block, problems: list[Problem]) -> int:
     flags = checkpoint.u32(132)
     if not flags & UNMOUNTED:
         problems.append(needs_recovery())
+    if flags & ORPHANS:
+        problems.append(orphans())
     if flags & (ERROR | NEEDS_FSCK):
         problems.append(errors_recorded())
     if checkpoint.u64(16) > checkpoint.u64(8):

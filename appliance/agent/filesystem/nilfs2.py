@@ -30,8 +30,9 @@ def read_nilfs2(volume: Volume) -> Usage:
 
 
 def _superblock(volume: Volume) -> Block:
-    for offset in (1024, (volume.size // 4096 - 1) * 4096):
-        block = volume.block(offset, 512, "little")
-        if block.u16(6) == MAGIC:
-            return block
-    raise BadSuperblock("it does not have the magic number of NILFS2")
+    """The one with the later checkpoint, as the kernel chooses; the kernel writes them in turn."""
+    copies = (volume.block(at, 512, "little") for at in (1024, (volume.size // 4096 - 1) * 4096))
+    valid = [block for block in copies if block.u16(6) == MAGIC]
+    if not valid:
+        raise BadSuperblock("it does not have the magic number of NILFS2")
+    return max(valid, key=lambda block: block.u64(56))

@@ -11,8 +11,10 @@ from appliance.agent.filesystem.account import (
     Usage,
     account,
     counted,
+    needs_recovery,
     not_clean,
 )
+from appliance.agent.filesystem.ntfs_log import log_is_clean
 from appliance.agent.filesystem.ntfs_record import (
     DATA,
     VOLUME_INFORMATION,
@@ -29,8 +31,9 @@ from appliance.agent.filesystem.reading import (
     Volume,
     power_of_two,
 )
+from appliance.layer import Severity
 
-MFT, VOLUME, BITMAP = 0, 3, 6
+MFT, LOG, VOLUME, BITMAP = 0, 2, 3, 6
 IS_DIRTY = 0x0001
 
 
@@ -68,8 +71,24 @@ def _free(volume: Volume, boot: Block, layout: tuple[int, int], problems: list[P
     mft = data_runs(find_attribute(first, DATA))
     if _dirty(_record(volume, mft, cluster, VOLUME * size, size)):
         problems.append(not_clean())
+    _check_log(volume, mft, (cluster, size), problems)
     bitmap = data_runs(find_attribute(_record(volume, mft, cluster, BITMAP * size, size), DATA))
     return clusters - _used(volume, bitmap, cluster, clusters)
+
+
+def _check_log(
+    volume: Volume, mft: list[Run], sizes: tuple[int, int], problems: list[Problem]
+) -> None:
+    cluster, size = sizes
+    try:
+        log = data_runs(find_attribute(_record(volume, mft, cluster, LOG * size, size), DATA))
+        if log and log[0].start is not None:
+            start, length = log[0].start * cluster, log[0].clusters * cluster
+            if not log_is_clean(volume, start, length):
+                problems.append(needs_recovery())
+    except BadSuperblock as error:
+        message = f"The state of the journal is not known: {error}."
+        problems.append(Problem(Severity.WARNING, "journal-unreadable", message))
 
 
 def _record(volume: Volume, mft: list[Run], cluster: int, at: int, size: int) -> Record:

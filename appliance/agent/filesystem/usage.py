@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from appliance.agent.filesystem.account import Usage, damaged
+from appliance.agent.filesystem.apfs import read_apfs
 from appliance.agent.filesystem.btrfs import read_btrfs
 from appliance.agent.filesystem.cramfs import read_cramfs
 from appliance.agent.filesystem.erofs import read_erofs
@@ -23,10 +24,12 @@ from appliance.agent.filesystem.reiserfs import read_reiserfs
 from appliance.agent.filesystem.squashfs import read_squashfs
 from appliance.agent.filesystem.swap import read_swap
 from appliance.agent.filesystem.udf import read_udf
+from appliance.agent.filesystem.ufs import read_ufs
 from appliance.agent.filesystem.vfat import read_vfat
 from appliance.agent.filesystem.xfs import read_xfs
 
 READERS: dict[str, Callable[[Volume], Usage]] = {
+    "apfs": read_apfs,
     "btrfs": read_btrfs,
     "cramfs": read_cramfs,
     "erofs": read_erofs,
@@ -48,6 +51,7 @@ READERS: dict[str, Callable[[Volume], Usage]] = {
     "swap": read_swap,
     "swsuspend": read_swap,
     "udf": read_udf,
+    "ufs": read_ufs,
     "vfat": read_vfat,
     "xfs": read_xfs,
 }

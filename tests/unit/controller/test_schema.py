@@ -44,6 +44,8 @@ OBJECTS: dict[str, Any] = {
     "volume": layer.VolumeFacts,
     "encryption": layer.Encryption,
     "keyslot": layer.Keyslot,
+    "subvolume": layer.SubvolumeFacts,
+    "shadow_copy": layer.ShadowCopyFacts,
     "finding": layer.Finding,
 }
 

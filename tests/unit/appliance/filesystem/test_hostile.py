@@ -19,6 +19,7 @@ SETTINGS = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 MAKERS = {
+    "apfs": (["mkapfs"], 520),
     "btrfs": (["mkfs.btrfs", "-q"], 120),
     "exfat": (["mkfs.exfat"], 20),
     "ext2": (["mke2fs", "-q", "-F", "-b", "1024"], 20),
@@ -39,6 +40,7 @@ FROM_TREE = {
     "cramfs": ["mkfs.cramfs", "TREE", "PATH"],
     "erofs": ["mkfs.erofs", "PATH", "TREE"],
     "iso9660": ["genisoimage", "-quiet", "-o", "PATH", "TREE"],
+    "ufs": ["makefs", "-s", "8m", "-t", "ffs", "PATH", "TREE"],
     "squashfs": ["mksquashfs", "TREE", "PATH", "-quiet", "-no-progress"],
 }
 MADE_BY_HAND = {"hfsplus"}
@@ -77,7 +79,7 @@ class Pages:
         numbers = (usage.block_size, usage.size, usage.used, usage.free)
         Content(kind, None, None, None, None, None, *numbers, usage.ext)
         assert usage.size is not None or usage.problems or kind in ("swap", "swsuspend")
-        assert usage.free is not None or usage.problems or kind in ("swap", "swsuspend")
+        assert usage.free is not None or usage.problems or kind in ("apfs", "swap", "swsuspend")
         if usage.free is not None:
             assert usage.used + usage.free == usage.size <= MAX_BYTES
         return usage
