@@ -204,8 +204,8 @@ class Keyslot:
 class Encryption:
     """What the header of an encrypted volume says, and what came of the keys that were given.
 
-    `scheme` is luks1, luks2, bitlocker, filevault2 or veracrypt; `opened_by` counts from 1 in the
-    order in which the keys were given, None where none has opened it.
+    `scheme` is luks1, luks2, bitlocker, filevault2, truecrypt or veracrypt; `opened_by` counts from
+    1 in the order in which the keys were given, None where none has opened it.
     """
 
     scheme: str

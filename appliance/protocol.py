@@ -21,7 +21,7 @@ from typing import Any
 
 from appliance.layer import Finding, Layer, check_bytes, check_list, check_text
 
-VERSION = 4
+VERSION = 5
 """Raised when either side would misunderstand the other; part of the saved state's key."""
 
 PORT_NAME = "org.forensic.agent"
@@ -39,6 +39,8 @@ KEY = "ssh-ed25519"
 MAX_LINE = 16 * 1024
 MAX_FRAME = 1024 * 1024
 MAX_DEPTH = 32
+FRAME_HEAD = 4
+"""Bytes of a frame's length, which stands before it."""
 
 
 class ProtocolError(Exception):
@@ -79,10 +81,16 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class LayerKey:
-    """A key for the layer at `address`, or for any where that is "all"; `secret` is base64."""
+    """A key for the layer at `address`, or for any where that is "all"; `secret` is base64 in JSON.
+
+    TrueCrypt and VeraCrypt mix what is a `keyfile` into every passphrase; `pim` is VeraCrypt's
+    number of iterations, None for its default.
+    """
 
     address: str
-    secret: str = field(repr=False)
+    secret: bytearray = field(repr=False)
+    keyfile: bool = False
+    pim: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +121,8 @@ class Wanted:
 class Request:
     """What the agent is to do with the disks that are attached.
 
+    `headers` are disks that hold the detached LUKS header of the layer at their `address`;
+    `seconds` is how long all of it may take.
     `fatal` is what other guests of this run died of: it is not tried again.
     """
 
@@ -121,6 +131,8 @@ class Request:
     keys: list[LayerKey] = field(default_factory=list)
     fatal: list[Deed] = field(default_factory=list)
     wanted: Wanted = field(default_factory=Wanted)
+    headers: list[Disk] = field(default_factory=list)
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +153,18 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Mapped:
-    """Last reply to `map`: versions of the tools that were used, and seconds per phase."""
+    """Last reply to `map`: versions of the tools that were used, and seconds per phase.
+
+    `memory` is how much a guest needs (MiB) for the key derivations that were not tried in this
+    one, 0 where none was left out.
+    """
 
     tools: dict[str, str]
     timings: dict[str, float]
+    memory: int = 0
 
     def __post_init__(self) -> None:
+        check_bytes(self.memory)
         check_list(list(self.tools))
         check_list(list(self.timings))
         check_text(*self.tools, *self.tools.values(), *self.timings)
@@ -183,9 +201,14 @@ def encode_reply(body: Body) -> bytes:
 
 def frame(payload: bytes) -> bytes:
     """Put the length in front. Raises ProtocolError above MAX_FRAME."""
-    if len(payload) > MAX_FRAME:
-        raise ProtocolError(f"a frame of {len(payload)} bytes is above the limit of {MAX_FRAME}")
-    return len(payload).to_bytes(4, "big") + payload
+    return frame_head(len(payload)) + payload
+
+
+def frame_head(length: int) -> bytes:
+    """What stands before a payload of `length` bytes. Raises ProtocolError above MAX_FRAME."""
+    if length > MAX_FRAME:
+        raise ProtocolError(f"a frame of {length} bytes is above the limit of {MAX_FRAME}")
+    return length.to_bytes(FRAME_HEAD, "big")
 
 
 def read_frame(receive: Callable[[int], bytes]) -> bytes | None:

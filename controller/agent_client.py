@@ -14,6 +14,7 @@ import paramiko
 from appliance.layer import Finding, Layer
 from appliance.protocol import (
     BODIES,
+    FRAME_HEAD,
     MAX_FRAME,
     Body,
     Deed,
@@ -25,9 +26,10 @@ from appliance.protocol import (
     ProtocolError,
     Request,
     Wanted,
-    frame,
+    frame_head,
     read_frame,
 )
+from appliance.secret import wipe
 from controller.errors import GuestFailed, GuestHostile
 from controller.metered import Metered
 from images.quoting import shown
@@ -54,6 +56,7 @@ class Mapping:
     findings: list[Finding] = field(default_factory=list)
     tools: dict[str, str] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
+    memory: int = 0
 
 
 class AgentClient:
@@ -75,6 +78,7 @@ class AgentClient:
         keys: list[LayerKey],
         *,
         wanted: Wanted | None = None,
+        headers: Sequence[Disk] = (),
         fatal: Sequence[Deed] = (),
         seconds: float,
         watch: Callable[[Progress], None],
@@ -101,9 +105,11 @@ class AgentClient:
             if len(found.layers) > MAX_LAYERS or len(found.findings) > MAX_FINDINGS:
                 raise GuestHostile("the agent reports more layers than it may")
 
-        request = Request("map", disks, keys, list(fatal), wanted or Wanted())
+        request = Request(
+            "map", disks, keys, list(fatal), wanted or Wanted(), list(headers), seconds
+        )
         done = self._call(request, seconds, take)
-        found.tools, found.timings = done.tools, done.timings
+        found.tools, found.timings, found.memory = done.tools, done.timings, done.memory
         check_graph(found.layers, {disk.address for disk in disks})
         return found
 
@@ -121,7 +127,7 @@ class AgentClient:
 
         try:
             self._channel.settimeout(seconds)
-            self._channel.sendall(frame(msgspec.json.encode(request)))
+            self._send(request)
             while True:
                 untrusted_frame = read_frame(receive)
                 if untrusted_frame is None:
@@ -147,6 +153,19 @@ class AgentClient:
             raise GuestHostile(f"the agent broke the protocol: {error}") from None
         except (OSError, EOFError, paramiko.SSHException) as error:
             raise GuestFailed(f"the connection to the guest broke: {error}") from None
+
+    def _send(self, request: Request) -> None:
+        """The keys in it are base64 (msgspec's way with bytes), and wiped here once they are sent.
+
+        Raises ProtocolError for more than a frame can hold.
+        """
+        data = bytearray(FRAME_HEAD)
+        msgspec.json.Encoder().encode_into(request, data, FRAME_HEAD)
+        try:
+            data[:FRAME_HEAD] = frame_head(len(data) - FRAME_HEAD)
+            self._channel.sendall(data)
+        finally:
+            wipe(data)
 
     def _ended(self) -> str:
         if self._meter.broken:

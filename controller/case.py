@@ -12,18 +12,21 @@ import importlib.metadata
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
 from appliance.layer import MAX_TEXT, Finding, Severity
-from controller import state
+from appliance.secret import wipe
+from controller import growth, state
 from controller.cell import cell
 from controller.domain_xml import check_size
 from controller.errors import EvidenceChanged, EvidenceRefused, ForensicError, UsageError
+from controller.headers import OpenHeader, open_header
 from controller.integrity import Integrity, refuse_writers
-from controller.keys import ALL, astray, keys_for, layer_keys
+from controller.keys import astray, check_disks, keys_for, layer_keys
 from controller.live_domains import domain_writers
-from controller.provenance import compared, describe
+from controller.provenance import compared, describe, describe_header
 from controller.provide import Provided, provide
 from controller.results import (
     SCHEMA,
@@ -33,7 +36,7 @@ from controller.results import (
 )
 from controller.settings import Settings
 from controller.store import read_manifest
-from controller.wire import Inspect, Link, OpenCase, Step
+from controller.wire import Done, Header, Inspect, Link, OpenCase, Step
 from images.errors import ImageError
 from images.export import start_seconds
 from images.image import Image, open_image
@@ -61,16 +64,17 @@ class Case:
     ) -> None:
         if not images:
             raise UsageError("no image was given", hint="name at least one image file")
-        if len(images) > MAX_IMAGES:
-            raise UsageError(f"{len(images)} images are more than {MAX_IMAGES}")
         self._paths = [Path(image) for image in images]
         self._settings = settings or Settings()
+        if (disks := len(images) + len(self._settings.headers)) > MAX_IMAGES:
+            raise UsageError(f"{disks} images and headers are more than {MAX_IMAGES}")
         if self._settings.snapshot is not None and len(images) > 1:
             raise UsageError("--snapshot is for one image", hint="inspect the images one by one")
         self._watch = watch
         self._stack = ExitStack()
         self._cell = ExitStack()
         self._images: list[Image] = []
+        self._headers: list[OpenHeader] = []
         self._console = b""
         self._session: dict[str, str] = {}
         self._timings: dict[str, float] = {}
@@ -81,7 +85,12 @@ class Case:
         try:
             self._open_images()
             self._integrity = self._stack.enter_context(
-                Integrity(self._images, self._settings, self._show_bytes)
+                Integrity(
+                    self._images,
+                    self._settings,
+                    self._show_bytes,
+                    [header.file for header in self._headers],
+                )
             )
             self._appliance = provide(self._settings, self._show)
             self._tools |= read_manifest(self._appliance.state).tools
@@ -141,24 +150,17 @@ class Case:
 
     def changes(self) -> list[str]:
         """What is different now about the files of the evidence, a line each; none is good."""
-        return [
-            f"{shown(str(file.path))}: {change}"
-            for image in self._images
-            for file in image.files
-            for change in file.changes()
-        ]
+        files = [file for image in self._images for file in image.files]
+        files += [header.file for header in self._headers]
+        return [f"{shown(str(file.path))}: {change}" for file in files for change in file.changes()]
 
     def inspect(self) -> Inspection:
         """Map the layers of all images."""
-        done = self._link.call(
-            Inspect(self._settings.timeout, layer_keys(self._settings.keys), self._settings.wanted),
-            self._watch,
-            seconds=self._settings.timeout,
-        )
-        self._console = done.console
+        done, too_small = self._map()
         evidence, failures = self._evidence()
-        unused = astray(self._settings.keys, {layer.address for layer in done.layers})
-        findings = [*self._notes(), *failures, *done.findings, *unused]
+        given = self._settings.keys, self._settings.headers
+        unused = astray(*given, {layer.address for layer in done.layers})
+        findings = [*self._notes(), *failures, *done.findings, *too_small, *unused]
         return Inspection(
             schema=SCHEMA,
             evidence=evidence,
@@ -168,7 +170,35 @@ class Case:
             boundary="kvm" if self._appliance.variant.accelerator == "kvm" else "cell",
             tools=self._tools | done.tools,
             timings=self._timings | done.timings,
+            headers=[
+                describe_header(header.address, header.file, self._integrity.files())
+                for header in self._headers
+            ],
         )
+
+    def _map(self) -> tuple[Done, list[Finding]]:
+        """What the guest found; another with more memory is asked where a key needs that."""
+        earlier = b""
+        for guests in range(1, growth.MAX_GUESTS + 1):
+            keys = layer_keys(self._settings.keys)
+            order = Inspect(self._settings.timeout, keys, self._settings.wanted)
+            try:
+                done = self._link.call(order, self._watch, seconds=self._settings.timeout)
+            finally:
+                for key in keys:
+                    wipe(key.secret)
+            self._console = earlier + done.console
+            free = growth.available()
+            memory = growth.next_memory(done.memory, self._settings, free)
+            if memory is None or guests == growth.MAX_GUESTS:
+                break
+            earlier = self._console
+            self._cell.close()
+            self._show(f"start a guest with {memory} MiB of memory")
+            self._settings = replace(self._settings, memory=memory)
+            self._appliance = provide(self._settings, self._show)
+            self._enter_cell(self._appliance)
+        return done, growth.why_not(done.memory, self._settings, free)
 
     def _open_images(self) -> None:
         try:
@@ -179,21 +209,11 @@ class Case:
                 )
                 self._images.append(image)
                 check_size(path, image.virtual_size, self._settings.sector_size)
-            self._check_keys()
+            self._headers = [open_header(header, self._stack) for header in self._settings.headers]
+            check_disks(self._settings.keys, self._settings.headers, len(self._images))
             self._writers = self._check_writers()
         except ImageError as error:
             raise EvidenceRefused(str(error), hint=error.hint) from error
-
-    def _check_keys(self) -> None:
-        """A key for a disk that is not there is a mistake that nobody would notice."""
-        known = {ALL, *(f"disk{index}" for index in range(len(self._images)))}
-        for key in self._settings.keys:
-            disk = key.address.split("/")[0]
-            if disk not in known and (disk == key.address or disk.startswith("disk")):
-                raise UsageError(
-                    f"--key: there is no {shown(key.address)}",
-                    hint=f"there are {', '.join(sorted(known - {ALL}))}; or give {ALL}",
-                )
 
     def _check_writers(self) -> list[list[str]]:
         """A list for each image of who else can write to it, in words."""
@@ -201,12 +221,15 @@ class Case:
             [str(each) for each in [*writers(image.files), *domain_writers(image.files)]]
             for image in self._images
         ]
+        headers = tuple(header.file for header in self._headers)
+        of_headers = [str(each) for each in writers(headers)] if headers else []
         if not self._settings.live:
-            refuse_writers([sentence for each in found for sentence in each])
+            refuse_writers([*(sentence for each in found for sentence in each), *of_headers])
         return found
 
     def _enter_cell(self, appliance: Provided) -> None:
         descriptors = [file.fd for image in self._images for file in image.files]
+        descriptors += [header.file.fd for header in self._headers]
         self._stack.enter_context(self._cell)
         self._link: Link = self._cell.enter_context(
             cell(state.binds_of(appliance.base, appliance.state, appliance.variant), descriptors)
@@ -220,6 +243,7 @@ class Case:
             [keys_for(f"disk{index}", self._settings.keys) for index in range(len(self._images))],
             seconds,
             self._settings.sector_size,
+            [Header(header.address, header.plan) for header in self._headers],
         )
         self._timings["prepare"] = round(time.monotonic() - self._begin, 4)
         done = self._link.call(order, self._watch, seconds=seconds)

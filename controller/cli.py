@@ -15,6 +15,7 @@ import typer
 
 from appliance.protocol import Wanted
 from controller.errors import ExitCode, ForensicError, GuestFailed
+from controller.key_options import Headers, Keys, KeysFromStdin
 
 app = typer.Typer(
     add_completion=False,
@@ -41,18 +42,6 @@ AllowDir = Annotated[
 Snapshot = Annotated[
     str | None,
     typer.Option("--snapshot", metavar="NAME", help="Show this internal snapshot of a qcow2."),
-]
-Keys = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--key",
-        metavar="ADDRESS:file:PATH",
-        help="Passphrase for what is encrypted; also ADDRESS:keyfile:PATH and ADDRESS:prompt.",
-    ),
-]
-KeysFromStdin = Annotated[
-    bool,
-    typer.Option("--keys-from-stdin", help="Read passphrases from stdin, a line each."),
 ]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no notes.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Everything that is known.")]
@@ -89,6 +78,7 @@ def inspect(  # noqa: PLR0913, PLR0917 - a command has its options
     snapshot: Snapshot = None,
     key: Keys = None,
     keys_from_stdin: KeysFromStdin = False,
+    header: Headers = None,
     hash_: Annotated[
         str,
         typer.Option(
@@ -124,7 +114,12 @@ def inspect(  # noqa: PLR0913, PLR0917 - a command has its options
         bool, typer.Option("--os", help="Show which operating systems are installed.")
     ] = False,
     json: Json = False,
-    memory: Annotated[int, typer.Option(metavar="MIB", help="Memory of the guest in MiB.")] = 512,
+    memory: Annotated[
+        int | None,
+        typer.Option(
+            metavar="MIB", help="Memory of the guest in MiB; without it 512, or what a key needs."
+        ),
+    ] = None,
     accel: Annotated[
         str, typer.Option(metavar="auto|kvm|tcg", help="How the guest's processor is run.")
     ] = "auto",
@@ -154,6 +149,7 @@ def inspect(  # noqa: PLR0913, PLR0917 - a command has its options
         snapshot=snapshot,
         keys=key or [],
         keys_from_stdin=keys_from_stdin,
+        headers=header or [],
         hash=hash_,
         verify=verify,
         live=live,

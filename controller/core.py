@@ -16,19 +16,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from appliance.protocol import Disk, Provisioned
+from appliance.protocol import Provisioned
+from appliance.secret import wipe
 from controller import guest as guests
 from controller.artifacts import verify
 from controller.death import Death
-from controller.domain_xml import Accelerator, check_size, domain, evidence_disk
+from controller.domain_xml import Accelerator, domain
 from controller.errors import (
-    EnvironmentFailed,
-    EvidenceRefused,
     ForensicError,
     GuestFailed,
 )
 from controller.guest import Guest
 from controller.places import CAPABILITIES, OUTPUT, PATHS, PORT, STATE
+from controller.shown_disks import ShownDisks, export_all
 from controller.wire import (
     Appliance,
     Done,
@@ -41,9 +41,6 @@ from controller.wire import (
     Step,
     Trouble,
 )
-from images.errors import ImageError, SandboxFailed
-from images.export import exported
-from images.graph import Plan
 from images.quoting import shown
 
 if TYPE_CHECKING:
@@ -53,7 +50,6 @@ SIGN_OF_LIFE = b"forensic: init"
 """The first line of the recipe's init."""
 
 _PR_SET_DUMPABLE = 4
-_EXPORTER_CPU_SECONDS = 3600
 _MEMORY_LIMIT = 1 << 30
 """Address space beyond what the core had before it met the guest."""
 
@@ -65,7 +61,7 @@ class Core:
         self._link = link
         self._stack = stack
         self._guest: Guest | None = None
-        self._disks: list[Disk] = []
+        self._shown = ShownDisks()
         self.timings: dict[str, float] = {}
         """Seconds per phase so far."""
         self._session: dict[str, str] = {}
@@ -141,25 +137,21 @@ class Core:
         # Hashing runs beside what needs no guest; the guest waits for its result.
         checked = self._stack.enter_context(ThreadPoolExecutor(1)).submit(verify, appliance)
         with self._phase("export", "open the evidence"):
-            exports = [
-                self._export(index, plan, keys, order.sector_size)
-                for index, (plan, keys) in enumerate(zip(order.plans, order.keys, strict=True))
-            ]
+            self._shown = export_all(order, self._stack)
         with self._phase("hypervisor", "start the hypervisor"):
             connection = self._stack.enter_context(guests.hypervisor(CAPABILITIES))
         with self._phase("verify", "check the appliance"):
             checked.result()
 
         restore = partial(guests.restored, connection, STATE, appliance.memory)
-        self._start = partial(self._start_guest, restore, exports, order.seconds)
+        self._start = partial(self._start_guest, restore, order.seconds)
         self._start()
-        sizes = [disk.size for disk in self._disks]
+        sizes = [disk.size for disk in self._shown.disks]
         return Done(self.timings, session=self._session, sizes=sizes)
 
     def _start_guest(
         self,
         restore: Callable[[], AbstractContextManager[Guest]],
-        exports: list[str],
         seconds: float,
     ) -> None:
         """Restore a guest, in place of the one before, and show it the evidence."""
@@ -178,34 +170,21 @@ class Core:
             self._agent = AgentClient(channel, meter)
             self._agent.ping(seconds=seconds)
         with self._phase("attach", "attach the evidence"):
-            for xml in exports:
+            for xml in self._shown.xml:
                 self._guest.attach(xml)
 
     def _note(self, answer: Provisioned) -> None:
         self._session = {"host_key": answer.host_key, "draw": answer.draw}
 
-    def _export(self, index: int, plan: Plan, keys: list[bytes], sector_size: int) -> str:
-        """Export one image; return the disk that shows it to the guest."""
-        try:
-            export = self._stack.enter_context(
-                exported(
-                    plan,
-                    PORT.parent,
-                    name=f"evidence{index}",
-                    keys=keys,
-                    cpu=_EXPORTER_CPU_SECONDS,
-                )
-            )
-        except SandboxFailed as error:
-            raise EnvironmentFailed(str(error), hint=error.hint) from error
-        except ImageError as error:
-            raise EvidenceRefused(str(error), hint=error.hint) from error
-        check_size(plan.path, export.size, sector_size)
-        serial = os.urandom(8).hex()
-        self._disks.append(Disk(f"disk{index}", serial, export.size))
-        return evidence_disk(index, str(export.socket), export.name, serial, sector_size)
-
     def _inspect(self, order: Inspect) -> Done:
+        """Map with the keys, and wipe them."""
+        try:
+            return self._map_to_the_end(order)
+        finally:
+            for key in order.keys:
+                wipe(key.secret)
+
+    def _map_to_the_end(self, order: Inspect) -> Done:
         """Map; where the evidence kills a guest, go on with another that leaves this alone."""
         deadline = time.monotonic() + order.seconds
         deaths: list[Death] = []
@@ -230,13 +209,15 @@ class Core:
             found.layers,
             findings=[*found.findings, *(death.finding(known) for death in deaths)],
             console=self._consoles + self.console,
+            memory=found.memory,
         )
 
     def _map(self, order: Inspect, deaths: list[Death], seconds: float) -> Mapping:
         return self._agent.map(
-            self._disks,
+            self._shown.disks,
             order.keys,
             wanted=order.wanted,
+            headers=self._shown.headers,
             fatal=[death.deed for death in deaths],
             seconds=seconds,
             watch=lambda step: self._link.send(Step(step.operation, step.layer)),

@@ -16,10 +16,11 @@ from controller import logbook
 from controller.accelerator import Choice
 from controller.case import Case
 from controller.errors import EvidenceChanged, ExitCode, ForensicError, UsageError
-from controller.keys import read_keys
+from controller.headers import read_words
+from controller.keys import forget, read_keys
 from controller.progress import Progress
 from controller.results import Inspection
-from controller.settings import Hashes, Settings
+from controller.settings import DEFAULT_MEMORY, Hashes, Settings
 from controller.sizes import count
 from controller.wire import Step
 from images.quoting import shown
@@ -36,13 +37,14 @@ class Inspecting:
     snapshot: str | None
     keys: list[str]
     keys_from_stdin: bool
+    headers: list[str]
     hash: str
     verify: bool
     live: bool
     sector_size: int
     wanted: Wanted
     json: bool
-    memory: int
+    memory: int | None
     accelerator: str
     require_kvm: bool
     timeout: float
@@ -74,7 +76,8 @@ def _inspect(
         if not step.detail or order.verbose or sys.stderr.isatty():
             progress.step(step.operation, step.detail, step.done, step.total)
 
-    case = Case(order.images, _settings(order), watch)
+    settings = _settings(order)
+    case = Case(order.images, settings, watch)
     result: Inspection | None = None
     try:
         with case:
@@ -89,18 +92,22 @@ def _inspect(
         if order.keep_log and error.console:
             logbook.write(order.keep_log, error.console)
         raise
+    finally:
+        forget(settings.keys)
     return result, case, None
 
 
 def _settings(order: Inspecting) -> Settings:
     return Settings(
-        memory=order.memory,
+        memory=DEFAULT_MEMORY if order.memory is None else order.memory,
+        memory_is_fixed=order.memory is not None,
         accelerator=_one_of("--accel", order.accelerator, get_args(Choice)),
         require_kvm=order.require_kvm,
         timeout=order.timeout,
         allowed=tuple(order.allowed),
         snapshot=order.snapshot,
         keys=read_keys(order.keys, from_stdin=order.keys_from_stdin),
+        headers=read_words(order.headers, len(order.images)),
         hash=_one_of("--hash", order.hash, get_args(Hashes)),
         verify=order.verify,
         live=order.live,
@@ -135,7 +142,8 @@ def _print(
     from controller import report  # noqa: PLC0415 - rich costs a tenth of a second
 
     compared = "size, mtime, ctime and inode" + (", and SHA-256" if order.verify else "")
-    files = count(sum(len(evidence.files) for evidence in result.evidence), "file")
+    compared_files = sum(len(evidence.files) for evidence in result.evidence) + len(result.headers)
+    files = count(compared_files, "file")
     unchanged = f"evidence unchanged: {files} compared by {compared}"
     report.render(
         result,

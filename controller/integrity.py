@@ -31,14 +31,21 @@ Watch = Callable[[str, int, int], None]
 
 
 class Integrity:
-    """The hashes that the settings ask for, of all files and of all disks.
+    """The hashes that the settings ask for, of all files (`others` too) and of all disks.
 
     A context: entering starts, leaving ends all work at once. `watch` is called while somebody
     waits in `files` or `disks`.
     """
 
-    def __init__(self, images: Sequence[Image], settings: Settings, watch: Watch) -> None:
+    def __init__(
+        self,
+        images: Sequence[Image],
+        settings: Settings,
+        watch: Watch,
+        others: Sequence[EvidenceFile] = (),
+    ) -> None:
         self._images = images
+        self._all_files = [*(file for image in images for file in image.files), *others]
         self._settings = settings
         self._watch = watch
         self._stack = ExitStack()
@@ -47,7 +54,7 @@ class Integrity:
 
     def __enter__(self) -> Integrity:
         if self._settings.hash != "none":
-            self._hashing = self._stack.enter_context(Hashing(_files(self._images)))
+            self._hashing = self._stack.enter_context(Hashing(self._all_files))
         wanted = [self._is_wanted(image) for image in self._images]
         if any(wanted):
             disks = _Disks(self._images, wanted, self._settings.keys)
@@ -72,9 +79,7 @@ class Integrity:
         if self._hashing is None:
             return {}
         outcomes = self._hashing.outcomes(lambda *done: self._watch("hash the evidence", *done))
-        return {
-            file.fd: outcome for file, outcome in zip(_files(self._images), outcomes, strict=True)
-        }
+        return {file.fd: outcome for file, outcome in zip(self._all_files, outcomes, strict=True)}
 
     def disks(self) -> list[ExportHash | ImageError | None]:
         """The outcome for each image's disk; None where there was nothing to hash it for."""
@@ -85,11 +90,11 @@ class Integrity:
     def differences(self) -> list[str]:
         """Hash all files once more and name each that differs; for after the guest is gone."""
         before = self.files()
-        with Hashing(_files(self._images)) as again:
+        with Hashing(self._all_files) as again:
             after = again.outcomes(lambda *done: self._watch("hash the evidence again", *done))
         return [
             f"{shown(str(file.path))}: {difference}"
-            for file, now in zip(_files(self._images), after, strict=True)
+            for file, now in zip(self._all_files, after, strict=True)
             if (difference := _difference(before.get(file.fd), now))
         ]
 
@@ -101,10 +106,6 @@ def _difference(before: FileHash | ReadFailed | None, now: FileHash | ReadFailed
     if isinstance(before, FileHash) and isinstance(now, ReadFailed):
         return f"could be read before, now no more: {now.message}"
     return ""
-
-
-def _files(images: Sequence[Image]) -> list[EvidenceFile]:
-    return [file for image in images for file in image.files]
 
 
 class _Disks:

@@ -7,8 +7,15 @@ from pathlib import Path
 
 from appliance.layer import Finding, Severity
 from controller.integrity import stored_hashes
-from controller.results import Evidence, EvidenceFile, EvidenceLink, StoredHash
+from controller.results import (
+    Evidence,
+    EvidenceFile,
+    EvidenceHeader,
+    EvidenceLink,
+    StoredHash,
+)
 from images.errors import ImageError
+from images.evidence import EvidenceFile as OpenFile
 from images.hashing import ExportHash, FileHash, ReadFailed
 from images.image import Image
 from images.quoting import shown
@@ -43,6 +50,13 @@ def describe(
         ],
         writers=sentences,
     )
+
+
+def describe_header(
+    address: str, file: OpenFile, files: Mapping[int, FileHash | ReadFailed]
+) -> EvidenceHeader:
+    """A detached header, with its hash by descriptor."""
+    return EvidenceHeader(address, _text(file.path), file.size, _sha256(files.get(file.fd)))
 
 
 def compared(index: int, evidence: Evidence) -> list[Finding]:

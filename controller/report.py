@@ -19,7 +19,7 @@ from appliance.layer import Finding, Kind, Layer, Severity, Status
 from controller.columns import GAP, Fit, cut, fit, pack, padded
 from controller.layer_rows import COLUMNS, Note, Surroundings, notes_of, values_of
 from controller.layer_tree import ASCII, UNICODE, Branch, Guides, arrange
-from controller.results import LEFT_OUT, Evidence, Inspection
+from controller.results import LEFT_OUT, Evidence, EvidenceHeader, Inspection
 from controller.sizes import count, human
 from images.quoting import shown
 
@@ -101,6 +101,7 @@ def render(  # noqa: PLR0913 - the report's switches
     page = Page(file.encoding or "utf-8", width, verbose)
     lines = [
         *_trees(inspection, page),
+        *_detached(inspection.headers, page),
         *_findings(inspection.findings, page),
         *_summary(inspection, page),
         *_closing(evidence_line, notice, page),
@@ -141,6 +142,16 @@ def _trees(inspection: Inspection, page: Page) -> list[Line]:
     if trees:
         lines += [[("Other layers", "bold")]]
         lines += _table([branch for tree in trees for branch in tree], around, page)
+    return lines
+
+
+def _detached(headers: list[EvidenceHeader], page: Page) -> list[Line]:
+    lines: list[Line] = []
+    for header in headers:
+        digest = [f"SHA-256 {header.sha256}"] if header.sha256 else []
+        facts = [f"LUKS header of {page.show(header.layer)}", f"{header.size} bytes", *digest]
+        lines.append([(_short(page.show(header.path), page), "bold")])
+        lines += [[(f"  {text}", "")] for text in pack(facts, ", ", _room(page, 2))]
     return lines
 
 

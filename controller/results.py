@@ -52,6 +52,15 @@ class Evidence(msgspec.Struct, frozen=True):
     writers: list[str] = []
 
 
+class EvidenceHeader(msgspec.Struct, frozen=True):
+    """A file with the detached LUKS header of the layer at `layer`; see EvidenceFile."""
+
+    layer: str
+    path: str
+    size: int
+    sha256: str | None = None
+
+
 class Inspection(msgspec.Struct, frozen=True):
     """What was found. `timings` are seconds per phase, `tools` versions by name.
 
@@ -67,6 +76,7 @@ class Inspection(msgspec.Struct, frozen=True):
     boundary: str
     tools: dict[str, str]
     timings: dict[str, float]
+    headers: list[EvidenceHeader] = []
 
     @property
     def exit_code(self) -> ExitCode:

@@ -9,6 +9,7 @@ from typing import Literal
 from appliance.protocol import Wanted
 from controller.accelerator import Choice
 from controller.errors import UsageError
+from controller.headers import DetachedHeader
 from controller.keys import Key
 
 Hashes = Literal["none", "files", "all"]
@@ -23,15 +24,17 @@ VIEWS = ("as-found", "recovered")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`memory` of the guest in MiB; timeouts in seconds; `store` is the appliances' folder, None
-    for the caller's cache. References of the images are followed below the `allowed` folders too;
-    `snapshot` is an internal snapshot of the only image, `keys` are for
-    what is encrypted. `hash` says what is hashed: nothing, the files, or also the content of the
-    disks; `verify` hashes the files again at the end. `live` permits evidence that somebody else
-    can write to. `sector_size` is that of the disks, in bytes; `wanted` is what is done in the
-    guest besides finding layers."""
+    """`memory` of the guest in MiB; where it is not fixed, the guest gets more if deriving a key
+    needs that. Timeouts in seconds; `store` is the appliances' folder, None for the caller's
+    cache. References of the images are followed below the `allowed` folders too; `snapshot` is an
+    internal snapshot of the only image, `keys` are for what is encrypted, `headers` for LUKS
+    volumes that have none themselves. `hash` says what is hashed: nothing, the files, or also the
+    content of the disks; `verify` hashes the files again at the end. `live` permits evidence that
+    somebody else can write to. `sector_size` is that of the disks, in bytes; `wanted` is what is
+    done in the guest besides finding layers."""
 
     memory: int = DEFAULT_MEMORY
+    memory_is_fixed: bool = False
     accelerator: Choice = "auto"
     require_kvm: bool = False
     timeout: float = 300.0
@@ -40,6 +43,7 @@ class Settings:
     allowed: tuple[Path, ...] = ()
     snapshot: str | None = None
     keys: tuple[Key, ...] = ()
+    headers: tuple[DetachedHeader, ...] = ()
     hash: Hashes = "files"
     verify: bool = False
     live: bool = False

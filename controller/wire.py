@@ -17,6 +17,7 @@ import msgspec
 
 from appliance.layer import Finding, Layer
 from appliance.protocol import LayerKey, Wanted
+from appliance.secret import wipe
 from controller.errors import BY_NAME, CellFailed, EnvironmentFailed, ForensicError
 from images.graph import Plan
 
@@ -46,11 +47,18 @@ class ProveKvm(msgspec.Struct, tag=True):
     seconds: float
 
 
+class Header(msgspec.Struct):
+    """A detached LUKS header, for the layer at `address`."""
+
+    address: str
+    plan: Plan
+
+
 class OpenCase(msgspec.Struct, tag=True):
     """Make the exports, restore a guest, open the session and attach them.
 
     The files' descriptors have the same numbers in the cell. `keys` are those to be tried on the
-    image of the same index; `sector_size` is for all disks.
+    image of the same index; `sector_size` is for all disks but the `headers`.
     """
 
     appliance: Appliance
@@ -58,6 +66,7 @@ class OpenCase(msgspec.Struct, tag=True):
     keys: list[list[bytes]]
     seconds: float
     sector_size: int = 512
+    headers: list[Header] = []
 
 
 class Inspect(msgspec.Struct, tag=True):
@@ -79,7 +88,7 @@ class Step(msgspec.Struct, tag=True):
 
 class Done(msgspec.Struct, tag=True):
     """Last answer to an order. `session` tells this guest from every other one; `sizes` are those
-    of the exported disks in bytes."""
+    of the exported disks in bytes, `memory` what a guest needs (MiB) for what this one left out."""
 
     timings: dict[str, float] = {}
     tools: dict[str, str] = {}
@@ -88,6 +97,7 @@ class Done(msgspec.Struct, tag=True):
     console: bytes = b""
     session: dict[str, str] = {}
     sizes: list[int] = []
+    memory: int = 0
 
 
 class Trouble(msgspec.Struct, tag=True):
@@ -129,14 +139,22 @@ class Link:
 
     def send(self, message: Order | Event) -> None:
         """Send one message. Raises OSError where the other end is gone."""
-        data = _encoder.encode(message)
-        self._connection.sendall(len(data).to_bytes(4, "big") + data)
+        data = bytearray(4)
+        _encoder.encode_into(message, data, 4)
+        data[:4] = (len(data) - 4).to_bytes(4, "big")
+        try:
+            self._connection.sendall(data)
+        finally:
+            wipe(data)  # keys are in some of them
 
     def receive_order(self) -> Order | None:
         """The next order; None when the command has closed its end."""
         data = self._receive()
-        decoder = msgspec.msgpack.Decoder(Order, dec_hook=_decode_other)
-        return decoder.decode(data) if data is not None else None
+        if data is None:
+            return None
+        order: Order = msgspec.msgpack.Decoder(Order, dec_hook=_decode_other).decode(data)
+        wipe(data)
+        return order
 
     def call(self, order: Order, watch: Callable[[Step], None], *, seconds: float) -> Done:
         """Send an order and wait for its last answer, showing `watch` the steps.
@@ -166,7 +184,7 @@ class Link:
             words = self._last_words()
             raise CellFailed(f"{_died(words)} ({error})") from error
 
-    def _receive(self) -> bytes | None:
+    def _receive(self) -> bytearray | None:
         head = self._exactly(4)
         if head is None:
             return None
@@ -175,7 +193,7 @@ class Link:
             raise CellFailed("the cell sent a message above the limit")
         return self._exactly(length)
 
-    def _exactly(self, length: int) -> bytes | None:
+    def _exactly(self, length: int) -> bytearray | None:
         data = bytearray()
         while len(data) < length:
             # Before every part: the core may be in the guest's hands, and trickle or flood.
@@ -186,7 +204,7 @@ class Link:
             if not part:
                 return None
             data += part
-        return bytes(data)
+        return data
 
 
 def _died(words: str) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 ENVIRONMENT = {
     "PATH": "/usr/sbin:/usr/bin",
@@ -31,19 +33,33 @@ class Completed:
     stderr: bytes
 
 
-def run(argv: Sequence[str], *, timeout: float, stdin: bytes = b"") -> Completed:
+def run(
+    argv: Sequence[str],
+    *,
+    timeout: float,
+    stdin: bytes | bytearray = b"",
+    inherited: Sequence[int] = (),
+    memory: int | None = None,
+) -> Completed:
     """Run a tool to its end and return what it said. It gets SIGKILL after `timeout` seconds.
 
-    Raises CommandError where it is missing, runs out of time, or writes more than MAX_OUTPUT.
+    It has the descriptors `inherited` too. Of `memory` bytes it may use no more for its data
+    (RLIMIT_DATA, in force before it gets its input). Raises CommandError where it is missing, runs
+    out of time, or writes more than MAX_OUTPUT.
     """
-    return finish(start(argv), argv, timeout=timeout, stdin=stdin)
+    process = start(argv, inherited)
+    if memory is not None:
+        with contextlib.suppress(ProcessLookupError):
+            resource.prlimit(process.pid, resource.RLIMIT_DATA, (memory, memory))
+    return finish(process, argv, timeout=timeout, stdin=stdin)
 
 
-def start(argv: Sequence[str]) -> subprocess.Popen[bytes]:
+def start(argv: Sequence[str], inherited: Sequence[int] = ()) -> subprocess.Popen[bytes]:
     """Start a tool that waits for its standard input; `finish` must follow."""
     try:
         return subprocess.Popen(
             argv,
+            pass_fds=inherited,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -56,11 +72,16 @@ def start(argv: Sequence[str]) -> subprocess.Popen[bytes]:
 
 
 def finish(
-    process: subprocess.Popen[bytes], argv: Sequence[str], *, timeout: float, stdin: bytes = b""
+    process: subprocess.Popen[bytes],
+    argv: Sequence[str],
+    *,
+    timeout: float,
+    stdin: bytes | bytearray = b"",
 ) -> Completed:
     """Give the started tool its input and wait for its end; see `run`."""
     try:
-        stdout, stderr = process.communicate(stdin, timeout)
+        # Any buffer will do, whatever typeshed says; a key is not copied for it.
+        stdout, stderr = process.communicate(cast("bytes", stdin), timeout)
     except subprocess.TimeoutExpired as error:
         process.kill()
         # In the kernel for ever, it does not even die: the host will end the guest.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from appliance.agent.blkid import BlkidError, Signature, find_signature
 from appliance.agent.filesystem.account import Usage
@@ -11,6 +11,8 @@ from appliance.agent.filesystem.usage import read_usage
 from appliance.agent.lvm2.area import has_area
 from appliance.agent.volume import Volume
 from appliance.layer import Content, Finding, Kind, Severity, Status
+
+_LUKS = "crypto_LUKS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,16 @@ def without_label(volume: Volume) -> Examined | None:
     except OSError:
         return None
     return Examined(Content("LVM2_member", usage="raid"), Status.DAMAGED, [])
+
+
+def examine_header(volume: Volume, header: Volume) -> Examined:
+    """The same for a volume whose LUKS header lies elsewhere, and of which only that is known."""
+    found = examine(replace(header, address=volume.address))
+    if found.content and found.content.type == _LUKS:
+        return found
+    message = "the header that was given for it is not one of LUKS; what is inside is not shown"
+    finding = Finding(Severity.ERROR, volume.address, "bad-header", message)
+    return Examined(None, Status.UNSUPPORTED, [finding])
 
 
 def _ambiguous(volume: Volume, signatures: list[Signature]) -> Examined:

@@ -1,31 +1,26 @@
-"""Encrypted volumes: opened read-only by cryptsetup, with the keys that were given for them.
-
-A key goes to cryptsetup's standard input and nowhere else.
-"""
+"""Encrypted volumes with a header: opened read-only, with the keys that were given for them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from itertools import count
 
 from appliance.agent import luks
-from appliance.agent.command import CommandError, run
-from appliance.agent.device import DeviceError, open_device
-from appliance.agent.dm import MappingError, node_by_name
+from appliance.agent.command import CommandError
+from appliance.agent.cryptsetup import (
+    DERIVATION_SECONDS,
+    Attempt,
+    CryptError,
+    inside,
+    open_with,
+)
+from appliance.agent.device import DeviceError
+from appliance.agent.dm import MappingError
+from appliance.agent.memory import MIB, Derivations
 from appliance.agent.slice import with_node
 from appliance.agent.volume import Volume
 from appliance.agent.work import Opened, Work
-from appliance.layer import Encryption, Finding, Kind, Severity, Status
-
-DERIVATION_SECONDS = 600
-"""What deriving the keys of one volume may take; Argon2 at its usual cost, emulated."""
-
-_WRONG_KEY, _NO_MEMORY = 2, 3
-"""Exit statuses of cryptsetup(8)."""
-
-_numbers = count()
+from appliance.layer import Encryption, Finding, Keyslot, Severity, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +54,9 @@ def filevault_volume(volume: Volume, work: Work) -> Opened:
 
 
 def _unlock(volume: Volume, scheme: Scheme, work: Work) -> Opened:
+    header = work.headers.get(volume.address)
     try:
-        facts = scheme.facts(volume)
+        facts = scheme.facts(header or volume)
     except OSError as error:
         return _closed(volume, Encryption(scheme.name), "unreadable", f"its header: {error}")
     keys = work.keyring.fitting(volume.address)
@@ -70,67 +66,88 @@ def _unlock(volume: Volume, scheme: Scheme, work: Work) -> Opened:
             f"(--key {volume.address}:file:PATH)"
         )
         return _closed(volume, facts, "locked", message)
+    derivations = Derivations.of(facts.keyslots)
+    attempts = _attempts(scheme, header, derivations)
     with work.outcome.phase("derive the key", volume.address, "unlock", DERIVATION_SECONDS):
-        return _try(volume, scheme, facts, keys, work.stack)
+        opened = _try(volume, scheme, facts, _each(keys, attempts), work)
+    findings = [each for each in opened.findings if attempts or each.code != "wrong-key"]
+    findings += _claims(volume, derivations.impossible)
+    if derivations.too_large and not opened.volumes:
+        work.outcome.memory = max(work.outcome.memory, derivations.guest)
+        findings = [each for each in findings if each.code != "wrong-key"]
+        findings.insert(0, _for_want_of_memory(volume, derivations))
+    return replace(opened, findings=findings)
+
+
+def _attempts(scheme: Scheme, header: Volume | None, derivations: Derivations) -> list[Attempt]:
+    """One for all keyslots, or one for each where some are not to be tried."""
+    options = ["--header", header.node or ""] if header else []
+    if not derivations.too_large and not derivations.impossible:
+        return [Attempt(scheme.kind, options)]
+    return [
+        Attempt(scheme.kind, [*options, "--key-slot", str(slot.number)])
+        for slot in derivations.possible
+    ]
+
+
+def _each(
+    keys: Sequence[bytearray], attempts: Sequence[Attempt]
+) -> list[tuple[int, bytearray, Attempt]]:
+    """Every way to try every key, with the key's number, which counts from 1."""
+    return [
+        (number, key, attempt) for number, key in enumerate(keys, start=1) for attempt in attempts
+    ]
 
 
 def _try(
-    volume: Volume, scheme: Scheme, facts: Encryption, keys: Sequence[bytes], stack: ExitStack
+    volume: Volume,
+    scheme: Scheme,
+    facts: Encryption,
+    tries: Sequence[tuple[int, bytearray, Attempt]],
+    work: Work,
 ) -> Opened:
-    facts = replace(facts, keys_tried=len(keys))
+    given = max((number for number, _, _ in tries), default=0)
+    facts = replace(facts, keys_tried=given)
     try:
-        node = with_node(volume, stack).node or ""
-        for number, key in enumerate(keys, start=1):
-            if opened := _open(node, scheme.kind, key, stack):
+        node = with_node(volume, work.stack).node or ""
+        for number, key, attempt in tries:
+            seconds = work.outcome.seconds_left
+            if opened := open_with(key, node, attempt, work.stack, seconds=seconds):
                 facts = replace(facts, keys_tried=number, opened_by=number)
-                message = f"opened read-only by key {number} of {len(keys)} that were given for it"
+                message = f"opened read-only by key {number} of {given} that were given for it"
                 finding = Finding(Severity.INFO, volume.address, "unlocked", message)
-                inside = _inside(volume, scheme, opened, stack)
-                return Opened(Status.MAPPED, facts, [inside], findings=[finding])
+                found = inside(volume, scheme.name, opened, work.stack)
+                return Opened(Status.MAPPED, facts, [found], findings=[finding])
     except (CommandError, MappingError, DeviceError, CryptError) as error:
         return _closed(
             volume, facts, "not-opened", f"encrypted, and it could not be opened: {error}"
         )
-    message = f"encrypted, and none of the keys that were given for it fits (tried: {len(keys)})"
+    message = f"encrypted, and none of the keys that were given for it fits (tried: {given})"
     return _closed(volume, facts, "wrong-key", message)
 
 
-class CryptError(Exception):
-    """cryptsetup refused for another reason than the key."""
+def _claims(volume: Volume, impossible: Sequence[Keyslot]) -> list[Finding]:
+    return [
+        Finding(
+            Severity.ERROR,
+            volume.address,
+            "impossible-keyslot",
+            f"keyslot {slot.number} claims to need {(slot.memory or 0) // MIB} MiB of memory, and "
+            "cryptsetup makes none above 4096 MiB: it is damaged or a trap, and was not tried",
+        )
+        for slot in impossible
+    ]
 
 
-def _open(node: str, kind: str, key: bytes, stack: ExitStack) -> str | None:
-    """The node of what is inside, None where the key does not fit."""
-    name = f"crypt{next(_numbers)}"
-    argv = ["cryptsetup", "open", "--readonly", "--batch-mode", "--type", kind, "--key-file", "-"]
-    done = run([*argv, node, name], timeout=DERIVATION_SECONDS - 30, stdin=key)
-    if done.status == _WRONG_KEY:
-        return None
-    words = done.stderr.decode("utf-8", "replace").strip()[:1000]
-    if done.status == _NO_MEMORY:
-        raise CryptError(f"the guest has too little memory for its key derivation; {words}")
-    if done.status != 0:
-        raise CryptError(words or f"cryptsetup ended with status {done.status}")
-    stack.callback(run, ["cryptsetup", "close", name], timeout=60)
-    found = node_by_name(name)
-    if found is None:
-        raise CryptError("cryptsetup made no device")
-    return found
-
-
-def _inside(volume: Volume, scheme: Scheme, node: str, stack: ExitStack) -> Volume:
-    device = open_device(node)
-    stack.callback(device.close)
-    return Volume(
-        address=f"{volume.address}/{scheme.name}",
-        kind=Kind.CRYPT,
-        parents=[volume.address],
-        offset=None,
-        size=device.size,
-        device=device,
-        start=0,
-        node=node,
+def _for_want_of_memory(volume: Volume, derivations: Derivations) -> Finding:
+    slots = ", ".join(str(slot.number) for slot in derivations.too_large)
+    needed = max(slot.memory or 0 for slot in derivations.too_large)
+    others = "; none of the keys fits the other keyslots" if derivations.possible else ""
+    message = (
+        f"deriving its key needs {needed // MIB} MiB of memory, more than the guest has: keyslot "
+        f"{slots} was not tried{others} (--memory {derivations.guest} is enough)"
     )
+    return Finding(Severity.WARNING, volume.address, "needs-memory", message)
 
 
 def _closed(volume: Volume, facts: Encryption, code: str, message: str) -> Opened:

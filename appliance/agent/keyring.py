@@ -1,4 +1,4 @@
-"""The keys of this run, in memory that is never written out: the guest has no swap."""
+"""The keys of this run, in memory that is never written out, and wiped when the work is done."""
 
 from __future__ import annotations
 
@@ -8,28 +8,36 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from appliance.protocol import LayerKey, ProtocolError
+from appliance.secret import locked, wipe
 
 _ALL = "all"
+
+
+def parse_key(untrusted: dict[str, object]) -> LayerKey:
+    """A key as it came in JSON. Raises ProtocolError."""
+    try:
+        secret = locked(base64.b64decode(str(untrusted["secret"]), validate=True))
+        return LayerKey(**{**untrusted, "secret": secret})  # type: ignore[arg-type]
+    except (binascii.Error, ValueError, KeyError, TypeError):
+        # Not even the reason: it could quote the key.
+        raise ProtocolError("a key is not what it should be") from None
 
 
 @dataclass(frozen=True, slots=True)
 class Keyring:
     """Keys with the address that each is for, in the order in which they were given."""
 
-    _keys: list[tuple[str, bytes]] = field(default_factory=list, repr=False)
+    _keys: Sequence[LayerKey] = field(default=(), repr=False)
 
-    @classmethod
-    def of(cls, keys: Sequence[LayerKey]) -> Keyring:
-        """Raises ProtocolError."""
-        try:
-            return cls([(key.address, base64.b64decode(key.secret, validate=True)) for key in keys])
-        except (binascii.Error, ValueError):
-            raise ProtocolError("a key is not base64") from None
-
-    def own(self, address: str) -> list[bytes]:
+    def own(self, address: str) -> list[LayerKey]:
         """The keys that were given for exactly this layer."""
-        return [secret for target, secret in self._keys if target == address]
+        return [key for key in self._keys if key.address == address]
 
-    def fitting(self, address: str) -> list[bytes]:
+    def fitting(self, address: str) -> list[bytearray]:
         """What to try on a layer: its own keys first, then those for all."""
-        return [*self.own(address), *self.own(_ALL)]
+        return [key.secret for key in [*self.own(address), *self.own(_ALL)]]
+
+    def wipe(self) -> None:
+        """Forget all keys."""
+        for key in self._keys:
+            wipe(key.secret)

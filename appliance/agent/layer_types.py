@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from appliance.agent import apfs, assembly, crypt, shadow, subvolumes
+from appliance.agent import apfs, assembly, crypt, shadow, subvolumes, tcrypt
 from appliance.agent.volume import Volume
 from appliance.agent.work import Member, Opened, Work
 
@@ -21,6 +21,18 @@ OPENERS: dict[str, Opener] = {
     "ntfs": shadow.ntfs_volume,
 }
 """By libblkid's TYPE."""
+
+
+def opener_of(blkid_type: str, volume: Volume, work: Work, *, is_blank: bool) -> Opener | None:
+    """Who looks into a volume of that type; `is_blank` where nothing at all was recognised on it.
+
+    What has no signature is tried only with a key that was given for exactly this volume.
+    """
+    if blkid_type in OPENERS:
+        return OPENERS[blkid_type]
+    if is_blank and work.keyring.own(volume.address):
+        return tcrypt.volume_without_signature
+    return None
 
 
 @dataclass(frozen=True, slots=True)

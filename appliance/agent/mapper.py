@@ -13,28 +13,24 @@ from contextlib import ExitStack
 
 from appliance.agent import partition
 from appliance.agent.blkid import BlkidError, PartitionTable
-from appliance.agent.content import Examined, examine, without_label
+from appliance.agent.content import Examined, examine, examine_header, without_label
 from appliance.agent.device import Device, open_device, open_disk
 from appliance.agent.dm import MappingError
 from appliance.agent.drivers import DRIVERS
-from appliance.agent.layer_types import ASSEMBLERS, OPENERS, is_looked_into
-from appliance.agent.outcome import MAX_LAYERS, LeftAlone, Outcome
+from appliance.agent.layer_types import ASSEMBLERS, opener_of
+from appliance.agent.outcome import LeftAlone, Outcome
 from appliance.agent.overlay import capacity, overflowed
 from appliance.agent.recovery import in_the_view
+from appliance.agent.reporting import FILE_SYSTEM, report, stop_at_limit
 from appliance.agent.slice import with_node
-from appliance.agent.unknown import first_sight
 from appliance.agent.volume import Volume
 from appliance.agent.work import FileSystem, Member, Opened, Work
-from appliance.layer import Content, Finding, Kind, Layer, Severity, Status, Table
+from appliance.layer import Content, Finding, Kind, Layer, Severity, Status
 from appliance.protocol import Disk
 
 _ATTACH_TIMEOUT = 20.0
-_FILE_SYSTEM = "filesystem"
 _CONTAINERS = {"apfs"}
 """File systems whose volumes are mounted, and not they themselves."""
-
-_PART_OF_SOMETHING = {"raid", "crypto"}
-"""libblkid's USAGE of what is only a part of something else, or a container of it."""
 
 
 def map_disks(disks: list[Disk], work: Work) -> list[FileSystem]:
@@ -96,7 +92,7 @@ class _Mapper:
         found: list[Volume] = []
         for volume in volumes:
             if self._outcome.is_full:
-                _stop_at_limit(volume, self._outcome)
+                stop_at_limit(volume, self._outcome)
                 return []
             found.extend(self._explore(volume))
         return found
@@ -108,19 +104,21 @@ class _Mapper:
         findings: list[Finding] = []
         try:
             with self._outcome.phase("recognise", volume.address, "recognise"):
-                found = examine(volume)
-                if _may_be_divided(volume, found):
+                header = self._work.headers.get(volume.address)
+                found = examine_header(volume, header) if header else examine(volume)
+                if header is None and _may_be_divided(volume, found):
                     table, findings = _read_table(volume)
                 if found.content is None and table is None:
                     found = without_label(volume) or found
             found = in_the_view(volume, found, self._work)
             kind = found.content.type if found.content else ""
-            if kind in OPENERS:
-                opened = OPENERS[kind](volume, self._work)
+            is_blank = not kind and table is None and not found.findings and header is None
+            if opener := opener_of(kind, volume, self._work, is_blank=is_blank):
+                opened = opener(volume, self._work)
         except LeftAlone:
-            _report(volume, Examined(None, Status.DAMAGED, []), None, None, self._outcome)
+            report(volume, Examined(None, Status.DAMAGED, []), None, None, self._outcome)
             return []
-        _report(volume, found, table, opened, self._outcome)
+        report(volume, found, table, opened, self._outcome)
         self._outcome.repeat(findings)
         if found.content and _can_be_mounted(found.content):
             self.file_systems.append(FileSystem(volume, found.content))
@@ -159,7 +157,7 @@ class _Mapper:
 
 def _can_be_mounted(content: Content) -> bool:
     is_container = content.type in _CONTAINERS
-    return content.usage == _FILE_SYSTEM and content.type in DRIVERS and not is_container
+    return content.usage == FILE_SYSTEM and content.type in DRIVERS and not is_container
 
 
 def _assembler_of(blkid_type: str) -> int | None:
@@ -180,80 +178,3 @@ def _read_table(disk: Volume) -> tuple[PartitionTable | None, list[Finding]]:
         return table, partition.check(disk, table)
     except BlkidError as error:
         return None, [Finding(Severity.ERROR, disk.address, "unreadable", str(error))]
-
-
-def _report(
-    volume: Volume,
-    found: Examined,
-    table: PartitionTable | None,
-    opened: Opened | None,
-    outcome: Outcome,
-) -> None:
-    status, findings = _status_of(volume, found, opened)
-    if found.content is None and status is Status.UNSUPPORTED and not findings:
-        if table or partition.needs_no_content(volume):
-            status = Status.MAPPED
-        else:
-            findings = [_unrecognised(volume)]
-    if volume.incomplete and status in {Status.MAPPED, Status.UNSUPPORTED}:
-        status = Status.DAMAGED
-    outcome.add(
-        Layer(
-            address=volume.address,
-            kind=volume.kind,
-            parents=volume.parents,
-            offset=volume.offset,
-            size=volume.size,
-            status=status,
-            content=found.content,
-            table=Table(table.type, table.uuid, volume.device.sector_size) if table else None,
-            partition=volume.partition,
-            volume=volume.logical_volume,
-            encryption=opened.encryption if opened else None,
-            shadow_copy=volume.shadow_copy,
-        )
-    )
-    outcome.repeat(findings)
-
-
-def _status_of(
-    volume: Volume, found: Examined, opened: Opened | None
-) -> tuple[Status, list[Finding]]:
-    content = found.content
-    if opened:
-        status = opened.status if found.status is Status.MAPPED else found.status
-        return status, [*found.findings, *opened.findings]
-    if not content or is_looked_into(content.type) or not _holds_something(content):
-        return found.status, found.findings
-    message = f"{content.type} is recognised, but this version does not look inside"
-    finding = Finding(Severity.WARNING, volume.address, "not-opened", message)
-    return Status.UNSUPPORTED, [*found.findings, finding]
-
-
-def _holds_something(content: Content) -> bool:
-    """Whether there is something in it that nobody here opens."""
-    if content.usage == _FILE_SYSTEM:
-        return content.type not in DRIVERS
-    return content.usage in _PART_OF_SOMETHING
-
-
-def _unrecognised(volume: Volume) -> Finding:
-    message = f"nothing was recognised here; {first_sight(volume)}"
-    return Finding(Severity.WARNING, volume.address, "unrecognised", message)
-
-
-def _stop_at_limit(volume: Volume, outcome: Outcome) -> None:
-    outcome.add(
-        Layer(
-            address=volume.address,
-            kind=volume.kind,
-            parents=volume.parents,
-            offset=volume.offset,
-            size=volume.size,
-            status=Status.LIMIT,
-            partition=volume.partition,
-            volume=volume.logical_volume,
-        )
-    )
-    message = f"more than {MAX_LAYERS} layers: this one and what follows it were not examined"
-    outcome.find(Severity.ERROR, volume.address, "limit", message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from appliance.layer import MAX_TEXT, Finding, Layer, Severity
 from appliance.protocol import Body, Deed, Progress
 
 MAX_LAYERS = 4096
+_FOR_OTHERS = 20.0
 _SECONDS = 60
 """What an operation may take that only looks at metadata, on the slowest of machines."""
 
@@ -21,15 +23,28 @@ class LeftAlone(Exception):
 class Outcome:
     """Sends layers, findings and progress through `emit` and adds up the time per phase.
 
-    What is in `fatal` is not done.
+    What is in `fatal` is not done. At `deadline` (of time.monotonic) the host loses patience.
     """
 
-    def __init__(self, emit: Callable[[Body], None], fatal: Sequence[Deed] = ()) -> None:
+    def __init__(
+        self,
+        emit: Callable[[Body], None],
+        fatal: Sequence[Deed] = (),
+        deadline: float = math.inf,
+    ) -> None:
         self._emit = emit
         self._fatal = set(fatal)
         self._layers = 0
         self._addresses: set[str] = set()
+        self._deadline = deadline
         self.timings: dict[str, float] = {}
+        self.memory = 0
+        """MiB that a guest needs for what was left out in this one for want of memory."""
+
+    @property
+    def seconds_left(self) -> float:
+        """How long one operation may still take, so that the others have time too."""
+        return self._deadline - time.monotonic() - _FOR_OTHERS
 
     @property
     def is_full(self) -> bool:

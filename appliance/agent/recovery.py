@@ -61,7 +61,7 @@ def _replayed(volume: Volume, found: Examined, driver: Driver) -> Examined:
         f"before, that was: {before}"
     )
     finding = Finding(Severity.INFO, volume.address, "replayed", message)
-    # The mark of a clean unmount is not always set by a replay (ReiserFS), which is done all the same.
+    # A replay does not always set the mark of a clean unmount (ReiserFS); it is done all the same.
     kept = [each for each in after.findings if each.code != "needs-recovery"]
     return replace(after, findings=[*kept, finding])
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
 from appliance.agent.device import DeviceError
-from appliance.agent.keyring import Keyring
+from appliance.agent.headers import open_headers
+from appliance.agent.keyring import Keyring, parse_key
 from appliance.agent.mapper import map_disks
 from appliance.agent.outcome import Outcome
 from appliance.agent.versions import tool_versions
@@ -19,7 +21,6 @@ from appliance.protocol import (
     Deed,
     Disk,
     Failed,
-    LayerKey,
     Mapped,
     ProtocolError,
     Request,
@@ -62,18 +63,25 @@ def _parse_request(payload: bytes) -> Request:
         return Request(
             decoded["op"],
             [Disk(**disk) for disk in decoded["disks"]],
-            [LayerKey(**key) for key in decoded["keys"]],
+            [parse_key(key) for key in decoded["keys"]],
             [Deed(**deed) for deed in decoded["fatal"]],
             Wanted(**decoded["wanted"]),
+            [Disk(**disk) for disk in decoded["headers"]],
+            float(decoded["seconds"]),
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ProtocolError(f"not a request: {error}") from None
 
 
 def _map(request: Request, emit: Callable[[Body], None], stack: ExitStack) -> Mapped:
-    outcome = Outcome(emit, request.fatal)
-    map_disks(request.disks, Work(outcome, stack, Keyring.of(request.keys), request.wanted))
-    return Mapped(tool_versions(), {phase: round(s, 4) for phase, s in outcome.timings.items()})
+    outcome = Outcome(emit, request.fatal, time.monotonic() + request.seconds)
+    keyring = Keyring(request.keys)
+    stack.callback(keyring.wipe)
+    headers = open_headers(request.headers, outcome, stack)
+    map_disks(request.disks, Work(outcome, stack, keyring, request.wanted, headers))
+    keyring.wipe()
+    timings = {phase: round(s, 4) for phase, s in outcome.timings.items()}
+    return Mapped(tool_versions(), timings, outcome.memory)
 
 
 def _nothing() -> Mapped:

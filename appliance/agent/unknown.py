@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from math import log2
-
+from appliance.agent.entropy import looks_random
 from appliance.agent.volume import Volume
 
 _SAMPLE = 16 * 1024
 _SAMPLES = 16
-_RANDOM = 7.9
-"""Bits in a byte; 16 KiB of random bytes have 7.99, machine code has 6, compressed data 7.9."""
 
 _MAGIC = {
     (0, b"\x1f\x8b"): "gzip",
@@ -41,7 +37,7 @@ def first_sight(volume: Volume) -> str:
     """The first bytes, and a hint where there is one. Reads at most 256 KiB."""
     try:
         untrusted_start = volume.read(0, _SAMPLE)
-        hint = _known(untrusted_start) or _nature(_samples(volume))
+        hint = _known(untrusted_start) or _nature(volume.address, _samples(volume))
     except OSError:
         return "its first bytes cannot be read"
     begin = f"it begins with the bytes {untrusted_start[:16].hex(' ')}"
@@ -63,19 +59,17 @@ def _samples(volume: Volume) -> bytes:
     return b"".join(volume.read(index * step, _SAMPLE) for index in range(_SAMPLES))
 
 
-def _nature(untrusted_sample: bytes) -> str:
+def _nature(address: str, untrusted_sample: bytes) -> str:
     if not untrusted_sample:
         return ""
     looked = f"in all of the {len(untrusted_sample)} bytes that were looked at"
     first = untrusted_sample[0]
     if untrusted_sample.count(first) == len(untrusted_sample):
         return f"and has only the byte {first:02x} {looked}"
-    if len(untrusted_sample) >= _SAMPLE and _entropy(untrusted_sample) >= _RANDOM:
-        return f"and looks random {looked}: encrypted or compressed, or wiped"
+    if looks_random(untrusted_sample):
+        return (
+            f"and looks random {looked}: it may be encrypted without a signature. "
+            f"--key {address}:file:PATH tries it as VeraCrypt and TrueCrypt, "
+            f"--header {address}:FILE as LUKS with that header"
+        )
     return ""
-
-
-def _entropy(sample: bytes) -> float:
-    """Shannon's, in bits in a byte."""
-    shares = (count / len(sample) for count in Counter(sample).values())
-    return -sum(share * log2(share) for share in shares)

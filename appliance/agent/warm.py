@@ -28,6 +28,8 @@ _SETTINGS = {
     "kernel/panic_on_oops": "1",
     "kernel/kptr_restrict": "2",
     "kernel/sysrq": "0",
+    # None: asking for an algorithm that is not there would start a process each time, in vain.
+    "kernel/modprobe": "\n",
     "kernel/unprivileged_bpf_disabled": "1",
     "kernel/kexec_load_disabled": "1",
     "user/max_user_namespaces": "0",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -14,12 +15,16 @@ from appliance.protocol import Wanted
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """`outcome` takes what is found, and `stack` undoes what is set up in the guest for it."""
+    """`outcome` takes what is found, and `stack` undoes what is set up in the guest for it.
+
+    `headers` are the detached LUKS headers, by the address of the layer that each is for.
+    """
 
     outcome: Outcome
     stack: ExitStack
     keyring: Keyring = field(default_factory=Keyring)
     wanted: Wanted = field(default_factory=Wanted)
+    headers: Mapping[str, Volume] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,9 +32,14 @@ def make_luks(path: Path, content: Path, word: bytes, version: int, *options: st
         [
             *("cryptsetup", "luksFormat", "-q", "--type", f"luks{version}"),
             *("--cipher", "aes-xts-plain64", "--key-size", "512"),
-            *("--pbkdf-force-iterations", "1000"),
+            *(
+                ()
+                if "--pbkdf-force-iterations" in options
+                else ("--pbkdf-force-iterations", "1000")
+            ),
             *("--volume-key-file", str(key_file), "--offset", str(HEADER // SECTOR)),
-            *(["--pbkdf", "pbkdf2", "--sector-size", "512", *areas] if version == 2 else []),
+            *(["--sector-size", "512", *areas] if version == 2 else []),
+            *(["--pbkdf", "pbkdf2"] if version == 2 and "--pbkdf" not in options else []),
             *(*options, str(path), "-"),
         ],
         input=word,

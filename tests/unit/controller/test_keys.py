@@ -12,7 +12,18 @@ from pathlib import Path
 import pytest
 
 from controller.errors import UsageError
-from controller.keys import MAX_KEY, Key, keys_for, read_keys
+from controller.headers import DetachedHeader
+from controller.keys import (
+    MAX_ALL,
+    MAX_KEY,
+    Key,
+    astray,
+    check_disks,
+    forget,
+    keys_for,
+    layer_keys,
+    read_keys,
+)
 
 
 def stdin_of(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
@@ -33,7 +44,55 @@ def stdin_of(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
 def test_from_a_file(tmp_path: Path, kind: str, content: bytes, secret: bytes) -> None:
     path = tmp_path / "with:colon"
     path.write_bytes(content)
-    assert read_keys([f"disk0:{kind}:{path}"], from_stdin=False) == (Key("disk0", secret),)
+    is_keyfile = kind == "keyfile"
+    keys = read_keys([f"disk0:{kind}:{path}"], from_stdin=False)
+    assert keys == (Key("disk0", secret, is_keyfile),)
+    (sent,) = layer_keys(keys)
+    assert (sent.address, sent.secret, sent.keyfile) == ("disk0", secret, is_keyfile)
+
+
+@pytest.mark.parametrize(
+    ("word", "address", "pim"),
+    [
+        ("disk0/p1:pim=485:file:", "disk0/p1", 485),
+        ("disk0/p1:pim=2147468:keyfile:", "disk0/p1", 2147468),
+        ("vg/root:/images/a.qcow2/p1:file:", "vg/root:/images/a.qcow2/p1", None),
+        ("vg/root:/images/a.qcow2:pim=1:file:", "vg/root:/images/a.qcow2", 1),
+    ],
+)
+def test_iterations_of_veracrypt(tmp_path: Path, word: str, address: str, pim: int) -> None:
+    (tmp_path / "key").write_bytes(b"word")
+    (key,) = read_keys([f"{word}{tmp_path / 'key'}"], from_stdin=False)
+    assert (key.address, key.pim) == (address, pim)
+
+
+@pytest.mark.parametrize("pim", ["0", "2147469", "9999999"])
+def test_impossible_iterations(tmp_path: Path, pim: str) -> None:
+    (tmp_path / "key").write_bytes(b"word")
+    with pytest.raises(UsageError, match="pim="):
+        read_keys([f"disk0:pim={pim}:file:{tmp_path / 'key'}"], from_stdin=False)
+
+
+def test_keys_are_wiped(tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(b"word")
+    keys = read_keys([f"disk0:file:{tmp_path / 'key'}"], from_stdin=False)
+    forget(keys)
+    assert keys[0].secret == bytes(4)
+
+
+def test_keys_for_what_is_not_there() -> None:
+    keys = [Key("all", b"a"), Key("disk1/p1", b"b"), Key("vg/root", b"c")]
+    check_disks(keys, [DetachedHeader("vg/root", Path("h"))], 2)
+    with pytest.raises(UsageError, match="disk1/p1"):
+        check_disks(keys, [], 1)
+    for address in ("disk2/p1", "all", "disk2"):
+        with pytest.raises(UsageError, match="--header"):
+            check_disks([], [DetachedHeader(address, Path("h"))], 2)
+    unused = astray(keys, [DetachedHeader("vg/home", Path("h"))], {"disk1/p1"})
+    assert [each.message.split(",")[0] for each in unused] == [
+        "a key was given for vg/root",
+        "a header was given for vg/home",
+    ]
 
 
 def test_from_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,6 +138,9 @@ def test_missing_empty_and_huge_files(tmp_path: Path) -> None:
 def test_too_much_on_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
     stdin_of(monkeypatch, bytes(MAX_KEY + 1))
     with pytest.raises(UsageError, match="8 MiB"):
+        read_keys([], from_stdin=True)
+    stdin_of(monkeypatch, b"word\n" * (MAX_ALL // 4 + 1))
+    with pytest.raises(UsageError, match="together"):
         read_keys([], from_stdin=True)
 
 

@@ -11,6 +11,7 @@ import re
 import unicodedata
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from appliance.layer import Content, Kind, Layer, Status
 from controller.columns import cells
 from controller.report import render
-from controller.results import Inspection
+from controller.results import EvidenceHeader, Inspection
 from tests.unit.controller.generated import TEXT, inspections
 from tests.unit.controller.inspections import (
     SAMPLES,
@@ -244,3 +245,9 @@ def test_a_name_never_makes_a_line(name: str) -> None:
     lines = printed(inspection([layer])).splitlines()
     assert len(lines) == len(printed(inspection([reference])).splitlines())
     assert len(printed(inspection([layer])).split("\n")) == len(lines) + 1
+
+
+def test_a_detached_header_is_named_with_its_layer() -> None:
+    header = EvidenceHeader("disk0/p1", "/cases/17/head\x1b[31mer", 4096, "ab" * 32)
+    text = printed(msgspec.structs.replace(office(), headers=[header]))
+    assert "head\\x1b[31mer\n  LUKS header of disk0/p1, 4096 bytes, SHA-256 abab" in text

@@ -33,6 +33,7 @@ VALIDATOR = jsonschema.Draft202012Validator(DOCUMENT)
 OBJECTS: dict[str, Any] = {
     "evidence_file": results.EvidenceFile,
     "evidence_link": results.EvidenceLink,
+    "evidence_header": results.EvidenceHeader,
     "stored_hash": results.StoredHash,
     "evidence": results.Evidence,
     "layer": layer.Layer,
