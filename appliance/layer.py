@@ -20,6 +20,7 @@ from appliance.bounds import MAX_TEXT as MAX_TEXT
 from appliance.bounds import check_bytes as check_bytes
 from appliance.bounds import check_list as check_list
 from appliance.bounds import check_text as check_text
+from appliance.image import ImageFacts
 from appliance.part import ShadowCopyFacts as ShadowCopyFacts
 from appliance.part import SubvolumeFacts as SubvolumeFacts
 
@@ -239,6 +240,7 @@ class Layer:
     encryption: Encryption | None = None
     subvolume: SubvolumeFacts | None = None
     shadow_copy: ShadowCopyFacts | None = None
+    image: ImageFacts | None = None
 
     def __post_init__(self) -> None:
         check_text(self.address, *self.parents)

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from appliance.image import NestedImage
 from appliance.layer import Finding, Layer, check_bytes, check_list, check_text
 
 VERSION = 5
@@ -181,8 +182,9 @@ class Failed:
         check_text(self.code, self.message)
 
 
-BODIES: dict[str, type[Layer | Finding | Progress | Mapped | Failed]] = {
+BODIES: dict[str, type[Layer | Finding | NestedImage | Progress | Mapped | Failed]] = {
     "layer": Layer,
+    "nested": NestedImage,
     "finding": Finding,
     "progress": Progress,
     "done": Mapped,
@@ -190,7 +192,7 @@ BODIES: dict[str, type[Layer | Finding | Progress | Mapped | Failed]] = {
 }
 """`kind` of a reply frame -> what its `body` is."""
 
-Body = Layer | Finding | Progress | Mapped | Failed
+Body = Layer | Finding | NestedImage | Progress | Mapped | Failed
 
 
 def encode_reply(body: Body) -> bytes:

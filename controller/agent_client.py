@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import msgspec
 import paramiko
 
+from appliance.image import NestedImage
 from appliance.layer import Finding, Layer
 from appliance.protocol import (
     BODIES,
@@ -36,6 +37,7 @@ from images.quoting import shown
 
 MAX_LAYERS = 5000
 MAX_FINDINGS = 20000
+MAX_NESTED = 5000
 _GRACE = 10
 """Seconds by which an operation may exceed what the agent said."""
 _REPLY_BYTES = 32 << 20
@@ -57,6 +59,7 @@ class Mapping:
     tools: dict[str, str] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
     memory: int = 0
+    nested: list[NestedImage] = field(default_factory=list)
 
 
 class AgentClient:
@@ -96,6 +99,8 @@ class AgentClient:
                     found.layers.append(body)
                 case Finding():
                     found.findings.append(body)
+                case NestedImage():
+                    found.nested.append(body)
                 case Progress():
                     self.doing = body
                     self._silence = time.monotonic() + body.seconds + _GRACE
@@ -104,6 +109,8 @@ class AgentClient:
                     _refuse(body)
             if len(found.layers) > MAX_LAYERS or len(found.findings) > MAX_FINDINGS:
                 raise GuestHostile("the agent reports more layers than it may")
+            if len(found.nested) > MAX_NESTED:
+                raise GuestHostile("the agent reports more images than it may")
 
         request = Request(
             "map", disks, keys, list(fatal), wanted or Wanted(), list(headers), seconds
@@ -111,6 +118,9 @@ class AgentClient:
         done = self._call(request, seconds, take)
         found.tools, found.timings, found.memory = done.tools, done.timings, done.memory
         check_graph(found.layers, {disk.address for disk in disks})
+        known = {layer.address for layer in found.layers}
+        if any(image.layer not in known for image in found.nested):
+            raise GuestHostile("the agent reports an image in a layer that it did not report")
         return found
 
     def _call(self, request: Request, seconds: float, take: Callable[[Body], None]) -> Mapped:

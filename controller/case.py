@@ -166,6 +166,7 @@ class Case:
             evidence=evidence,
             layers=done.layers,
             findings=findings,
+            nested_images=done.nested_images,
             complete=is_complete(done.layers, findings),
             boundary="kvm" if self._appliance.variant.accelerator == "kvm" else "cell",
             tools=self._tools | done.tools,

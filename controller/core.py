@@ -142,7 +142,6 @@ class Core:
             connection = self._stack.enter_context(guests.hypervisor(CAPABILITIES))
         with self._phase("verify", "check the appliance"):
             checked.result()
-
         restore = partial(guests.restored, connection, STATE, appliance.memory)
         self._start = partial(self._start_guest, restore, order.seconds)
         self._start()
@@ -208,6 +207,7 @@ class Core:
             found.tools,
             found.layers,
             findings=[*found.findings, *(death.finding(known) for death in deaths)],
+            nested_images=found.nested,
             console=self._consoles + self.console,
             memory=found.memory,
         )

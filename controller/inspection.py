@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar, get_args
 
@@ -23,7 +23,7 @@ from controller.results import Inspection
 from controller.settings import DEFAULT_MEMORY, Hashes, Settings
 from controller.sizes import count
 from controller.wire import Step
-from images.quoting import shown
+from images.quoting import shown, unshown
 
 T = TypeVar("T")
 
@@ -112,8 +112,13 @@ def _settings(order: Inspecting) -> Settings:
         verify=order.verify,
         live=order.live,
         sector_size=order.sector_size,
-        wanted=order.wanted,
+        wanted=replace(order.wanted, open=[_as_address(each) for each in order.wanted.open]),
     )
+
+
+def _as_address(word: str) -> str:
+    """As layers are named: a file name that was typed as it is becomes escaped."""
+    return shown(unshown(word))
 
 
 def _one_of(option: str, word: str, choices: tuple[T, ...]) -> T:

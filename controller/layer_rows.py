@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from appliance.layer import Content, ExtState, Kind, Layer, PartitionEntry, Status
 from controller.columns import Column
+from controller.image_list import about
 from controller.sizes import count, human, moment, sectors
 
 COLUMNS = (
@@ -144,7 +145,7 @@ def _sectors(layer: Layer, around: Surroundings) -> str:
 def notes_of(layer: Layer, around: Surroundings, show: Show, *, verbose: bool) -> list[Note]:
     """The notes below a layer, each with at least one item."""
     facts = [*_relations(layer, around, show), *_volume(layer, show)]
-    notes = [Note(facts), Note(_encryption(layer, show))]
+    notes = [Note(facts), Note(about(layer.image, show)), Note(_encryption(layer, show))]
     if layer.content and layer.content.ext:
         notes.append(Note(_ext(layer.content.ext, show)))
     if verbose:

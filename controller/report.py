@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from appliance.layer import Finding, Kind, Layer, Severity, Status
+from controller import image_list
 from controller.columns import GAP, Fit, cut, fit, pack, padded
 from controller.layer_rows import COLUMNS, Note, Surroundings, notes_of, values_of
 from controller.layer_tree import ASCII, UNICODE, Branch, Guides, arrange
@@ -102,6 +103,7 @@ def render(  # noqa: PLR0913 - the report's switches
     lines = [
         *_trees(inspection, page),
         *_detached(inspection.headers, page),
+        *_images(inspection, page),
         *_findings(inspection.findings, page),
         *_summary(inspection, page),
         *_closing(evidence_line, notice, page),
@@ -212,6 +214,11 @@ def _table(branches: list[Branch], around: Surroundings, page: Page) -> list[Lin
         before = branch.below(page.guides) + "  "
         lines += _below(before, [Note(moved), *notes], page)
     return [*lines, []]
+
+
+def _images(inspection: Inspection, page: Page) -> list[Line]:
+    title, *rows = image_list.lines(inspection.nested_images, page.show, page.show_own) or [""]
+    return [[(title, "bold")], *([(row, "")] for row in rows), []] if title else []
 
 
 def _style(layer: Layer) -> str:

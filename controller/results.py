@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from appliance.image import NestedImage
 from appliance.layer import Finding, Layer, Severity, Status
 from controller.errors import ExitCode
 
@@ -65,7 +66,7 @@ class Inspection(msgspec.Struct, frozen=True):
     """What was found. `timings` are seconds per phase, `tools` versions by name.
 
     `boundary` is what kept the guest in: "kvm", or "cell" where QEMU emulated the processor and
-    gives no promise of its own.
+    gives no promise of its own. `nested_images` are disk images in file systems (`--nested`).
     """
 
     schema: str
@@ -77,6 +78,7 @@ class Inspection(msgspec.Struct, frozen=True):
     tools: dict[str, str]
     timings: dict[str, float]
     headers: list[EvidenceHeader] = []
+    nested_images: list[NestedImage] = []
 
     @property
     def exit_code(self) -> ExitCode:

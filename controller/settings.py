@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from appliance.layer import MAX_TEXT
 from appliance.protocol import Wanted
 from controller.accelerator import Choice
 from controller.errors import UsageError
@@ -19,6 +20,7 @@ DEFAULT_MEMORY = 512
 MAX_MEMORY = 65536
 MAX_TIMEOUT = 7 * 86400
 SECTOR_SIZES = (512, 4096)
+MAX_OPENED = 64
 VIEWS = ("as-found", "recovered")
 
 
@@ -61,6 +63,14 @@ class Settings:
             raise UsageError(f"--sector-size is one of {', '.join(map(str, SECTOR_SIZES))}")
         if self.wanted.view not in VIEWS:
             raise UsageError(f"--view is one of {', '.join(VIEWS)}")
+        if len(self.wanted.open) > MAX_OPENED:
+            raise UsageError(f"--open can be given {MAX_OPENED} times")
+        for word in self.wanted.open:
+            if ":/" not in word or len(word) > MAX_TEXT:
+                raise UsageError(
+                    "--open takes ADDRESS:/PATH",
+                    hint="ADDRESS is the layer with the file system, such as disk0/p1",
+                )
         # The comparison is also false for what is not a number.
         if not 0 < self.timeout <= MAX_TIMEOUT:
             raise UsageError(f"--timeout must be above 0 and at most {MAX_TIMEOUT} (a week)")

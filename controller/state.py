@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import appliance
+import images
 from appliance.protocol import VERSION
 from controller import base
 from controller.cell import Binds, cell, owner
@@ -21,6 +22,17 @@ from controller.store import MANIFEST, Manifest, Store, finish, read_manifest
 from controller.wire import Appliance, MakeState, ProveKvm, Step
 
 _CODE = Path(appliance.__file__).resolve().parent
+_IMAGES = Path(images.__file__).resolve().parent
+_HOST_ONLY = frozenset(
+    f"{name}.py"
+    for name in (
+        *("allocation", "blockgraph", "digests", "export", "exporter", "file_content", "hashing"),
+        *("live", "live_devices", "live_processes", "nbd_client", "process", "qmp"),
+        *("reader_export", "reader_sandbox", "sandbox", "served_socket", "writer"),
+    )
+)
+"""Modules of images/ that have no business in the guest."""
+
 _QEMU = Path("/usr/bin/qemu-system-x86_64")
 LIBVIRT = Path("/usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so")
 """Where Debian and Ubuntu put the driver."""
@@ -186,20 +198,28 @@ def appliance_of(base_folder: Path, state_folder: Path, variant: Variant) -> App
 
 
 def _initramfs(base_folder: Path) -> bytes:
-    files = {
-        f"forensic/appliance/{path.relative_to(_CODE)}": path.read_bytes()
-        for path in sorted(_CODE.rglob("*.py"))
-        if "recipe" not in path.parts
-    }
+    files = {f"forensic/{name}": path.read_bytes() for name, path in guest_code().items()}
     for name in ("first", "modules.txt"):
         files[f"forensic/{name}"] = (base.RECIPE / name).read_bytes()
     return (base_folder / "base.cpio").read_bytes() + pack(files, frozenset({"forensic/first"}))
 
 
+def guest_code() -> dict[str, Path]:
+    """The Python files of the guest, by their path below the folder that it imports from."""
+    files = {f"appliance/{path.relative_to(_CODE)}": path for path in _CODE.rglob("*.py")}
+    files |= {f"images/{path.relative_to(_IMAGES)}": path for path in _IMAGES.rglob("*.py")}
+    return {
+        name: path
+        for name, path in sorted(files.items())
+        if not name.startswith("appliance/recipe/")
+        and name not in {f"images/{each}" for each in _HOST_ONLY}
+    }
+
+
 def _hash_of_code() -> str:
     digest = hashlib.sha256()
-    for path in sorted([*_CODE.rglob("*.py"), base.RECIPE / "first"]):
-        digest.update(str(path.relative_to(_CODE)).encode() + b"\0" + path.read_bytes())
+    for name, path in [*guest_code().items(), ("first", base.RECIPE / "first")]:
+        digest.update(name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
 

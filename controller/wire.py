@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from appliance.image import NestedImage
 from appliance.layer import Finding, Layer
 from appliance.protocol import LayerKey, Wanted
 from appliance.secret import wipe
@@ -98,6 +99,7 @@ class Done(msgspec.Struct, tag=True):
     session: dict[str, str] = {}
     sizes: list[int] = []
     memory: int = 0
+    nested_images: list[NestedImage] = []
 
 
 class Trouble(msgspec.Struct, tag=True):

@@ -69,6 +69,21 @@ _MAGIC: tuple[tuple[int, bytes, Format], ...] = (
 )
 
 
+_AT_START = b"|".join(re.escape(magic) for offset, magic, _ in _MAGIC if offset == 0)
+_FIRST_BYTES = re.compile(_AT_START + rb"|QFI\xfb|[\s#vV]")
+_LATER = tuple((offset, magic) for offset, magic, _ in _MAGIC if offset)
+
+
+def may_begin_image(head: bytes) -> bool:
+    """Whether `detect` could see something in the first 4096 bytes of a file; much cheaper.
+
+    Its end can still show something.
+    """
+    if _FIRST_BYTES.match(head):
+        return True
+    return any(head.startswith(magic, offset) for offset, magic in _LATER)
+
+
 def detect(source: Source) -> Format:
     """Read at most the first 4096 and the last 512 bytes and name the one format they show.
 

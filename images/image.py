@@ -79,6 +79,18 @@ def open_image(
     `snapshot` is the name or ID of an internal snapshot to be shown instead of the current state.
     """
     file = stack.enter_context(opened(path))
+    return image_of(file, stack=stack, declared=declared, reach=reach, snapshot=snapshot)
+
+
+def image_of(
+    file: EvidenceFile,
+    *,
+    stack: ExitStack,
+    declared: Format | None = None,
+    reach: Reach | None = None,
+    snapshot: str | None = None,
+) -> Image:
+    """The same for a file that is open already."""
     form = declared or detect(file)
     if snapshot is not None and form not in _WITH_SNAPSHOTS:
         raise Unsupported(

@@ -16,6 +16,7 @@ _BLANK = re.compile(
 They are the rest of Unicode's Default_Ignorable_Code_Point, and two symbols without ink.
 """
 
+_ESCAPE = re.compile(r"\\(?:(\\)|x([0-9a-f]{2})|u\{([0-9a-f]{1,6})\})")
 _MAX_MARKS = 2
 """Marks above or below one character; written language needs no more, a stack hides lines."""
 
@@ -57,3 +58,27 @@ def _escaped(character: str) -> str:
     if _ESCAPED_BYTE.match(character):
         return f"\\x{code - 0xDC00:02x}"
     return f"\\x{code:02x}" if code < 0x80 else f"\\u{{{code:x}}}"
+
+
+def unshown(text: str) -> bytes:
+    """The bytes that `shown` made `text` of. A backslash that begins no escape is one."""
+    pieces: list[bytes] = []
+    end = 0
+    for found in _ESCAPE.finditer(text):
+        pieces += [_encoded(text[end : found.start()]), _meant(found)]
+        end = found.end()
+    return b"".join([*pieces, _encoded(text[end:])])
+
+
+def _meant(found: re.Match[str]) -> bytes:
+    backslash, byte, character = found.groups()
+    if backslash:
+        return b"\\"
+    if byte:
+        return bytes([int(byte, 16)])
+    code = int(character, 16)
+    return chr(code).encode("utf-8", "surrogatepass") if code < 0x110000 else _encoded(found[0])
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

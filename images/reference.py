@@ -34,10 +34,12 @@ _PROTOCOL = re.compile(r"[A-Za-z][A-Za-z0-9+._-]*:")
 class Reach:
     """Where references may lead besides the folder of the image that makes them.
 
-    What lies anywhere below `roots` is allowed.
+    What lies anywhere below `roots` is allowed. `is_searched` says whether a file that is not where
+    a reference says is looked for in all of them.
     """
 
     roots: tuple[Root, ...] = ()
+    is_searched: bool = True
 
     @classmethod
     def into(cls, folders: Sequence[Path]) -> Reach:
@@ -75,7 +77,7 @@ def opened_reference(
     search = _Search(owner, untrusted_name, role, reach)
     descriptor, resolved, moved = search.run()
     try:
-        path = _as_named(owner, resolved)
+        path = _as_named(owner, resolved, reach)
         file = opened_descriptor(descriptor, path, resolved, owner)
     finally:
         os.close(descriptor)
@@ -85,8 +87,11 @@ def opened_reference(
         os.close(file.fd)
 
 
-def _as_named(owner: EvidenceFile, resolved: Path) -> Path:
+def _as_named(owner: EvidenceFile, resolved: Path, reach: Reach) -> Path:
     """Shown beside its owner as the user named that, not by where it is."""
+    for root in reach.roots:
+        if root.is_top and resolved.is_relative_to(root.real):
+            return root.given / resolved.relative_to(root.real)
     beside = owner.path.parent
     same = resolved.parent == owner.resolved.parent and beside.resolve() == resolved.parent
     return beside / resolved.name if same else resolved
@@ -180,7 +185,7 @@ class _Search:
     def _anywhere(self, parts: list[str]) -> tuple[int, Path] | None:
         """The only file of that name anywhere below the allowed folders."""
         name = parts[-1]
-        if name in ("", ".", ".."):
+        if name in ("", ".", "..") or not self._reach.is_searched:
             return None
         found = {path for root in self._reach.roots for path in _named(root.real, name)}
         if len(found) > 1:

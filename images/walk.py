@@ -25,10 +25,14 @@ class Outside(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """A folder that paths may lead into: as the user named it, and where it really is."""
+    """A folder that paths may lead into: as the user named it, and where it really is.
+
+    `is_top` says that it is the root of a file system of its own, whose parent is itself.
+    """
 
     given: Path
     real: Path
+    is_top: bool = False
 
 
 def anchored(parts: Sequence[str], roots: Sequence[Root]) -> tuple[Root, list[str]]:
@@ -80,7 +84,7 @@ class _Walk:
         if self._names:
             self._names.pop()
             self._folders.pop()
-        else:
+        elif not self._root.is_top:
             above = self._root.real.parent.parts[1:]
             self._start(*anchored([*above, *self._pending], self._roots))
 

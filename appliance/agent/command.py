@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import subprocess
 from collections.abc import Sequence
@@ -18,6 +19,22 @@ ENVIRONMENT = {
 }
 MAX_OUTPUT = 8 * 1024 * 1024
 _DYING = 5.0
+
+PARSER_ACCOUNT = 65534
+_CAPABILITY = "-all,+dac_read_search"
+_UNPRIVILEGED = (
+    *("setpriv", f"--reuid={PARSER_ACCOUNT}", f"--regid={PARSER_ACCOUNT}", "--clear-groups"),
+    *(f"--bounding-set={_CAPABILITY}", f"--inh-caps={_CAPABILITY}"),
+    *(f"--ambient-caps={_CAPABILITY}", "--no-new-privs", "--"),
+)
+_PARSER_LIMITS = {
+    # As for the exporter on the host: QEMU reads with up to 64 threads (images/sandbox.py).
+    resource.RLIMIT_AS: 6 << 30,
+    resource.RLIMIT_CORE: 0,
+    resource.RLIMIT_MEMLOCK: 0,
+    resource.RLIMIT_MSGQUEUE: 0,
+    resource.RLIMIT_NPROC: 1024,
+}
 
 
 class CommandError(Exception):
@@ -98,3 +115,57 @@ def start_server(argv: Sequence[str], port: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         argv, stdin=port, stdout=port, stderr=subprocess.DEVNULL, env=ENVIRONMENT, cwd="/"
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Parser:
+    """A program that parses evidence, and the end of a pipe that its complaints come out of."""
+
+    process: subprocess.Popen[bytes]
+    complaints: int
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is gone."""
+        return self.process.poll() is not None
+
+    def close(self) -> str:
+        """End it, and return what it said last."""
+        self.process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(_DYING)
+        said = b""
+        with contextlib.suppress(OSError):
+            said = os.read(self.complaints, 65536)
+        os.close(self.complaints)
+        return said[-1000:].decode("utf-8", "replace").strip()
+
+
+def start_parser(
+    argv: Sequence[str], descriptors: Sequence[int], stdin: int = subprocess.DEVNULL
+) -> Parser:
+    """Start a program that parses evidence, as an account that owns nothing, with limits.
+
+    It inherits the `descriptors`. It may read any file, which it needs to open its descriptors by
+    number, and has no other right. Parser.close must follow. Raises CommandError.
+    """
+    complaints, end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)  # when full, what it says is lost
+    try:
+        process = subprocess.Popen(
+            [*_UNPRIVILEGED, *argv],
+            stdin=stdin,
+            stdout=subprocess.DEVNULL,
+            stderr=end,
+            pass_fds=descriptors,
+            env=ENVIRONMENT,
+            cwd="/",
+            start_new_session=True,
+        )
+    except OSError as error:
+        os.close(complaints)
+        raise CommandError(f"{argv[0]} could not be started: {error.strerror}") from error
+    finally:
+        os.close(end)
+    for limit, value in _PARSER_LIMITS.items():
+        resource.prlimit(process.pid, limit, (value, value))
+    return Parser(process, complaints)

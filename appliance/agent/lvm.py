@@ -24,7 +24,7 @@ from appliance.layer import GroupFacts, VolumeFacts
 CONFIGURATION = """\
 devices { dir="/dev" scan=["/dev"] use_devicesfile=0 scan_lvs=1 obtain_device_list_from_udev=0
     external_device_info_source="none" multipath_component_detection=0 md_component_detection=0
-    fw_raid_component_detection=0 }
+    fw_raid_component_detection=0 preferred_names=["^/dev/dm-"] }
 activation { udev_sync=0 udev_rules=0 monitoring=0 use_mlockall=0 reserved_memory=0
     reserved_stack=0 }
 backup { backup=0 archive=0 }

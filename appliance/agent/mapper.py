@@ -18,6 +18,7 @@ from appliance.agent.device import Device, open_device, open_disk
 from appliance.agent.dm import MappingError
 from appliance.agent.drivers import DRIVERS
 from appliance.agent.layer_types import ASSEMBLERS, opener_of
+from appliance.agent.nested import NestedImages
 from appliance.agent.outcome import LeftAlone, Outcome
 from appliance.agent.overlay import capacity, overflowed
 from appliance.agent.recovery import in_the_view
@@ -38,15 +39,25 @@ def map_disks(disks: list[Disk], work: Work) -> list[FileSystem]:
 
     Raises DeviceError where a disk is not what the host attached.
     """
+    return _map([_open(disk, work.outcome, work.stack) for disk in disks], work)
+
+
+def map_devices(paths: list[tuple[str, str]], work: Work) -> list[FileSystem]:
+    """The same for devices of the guest itself, given as (address, path)."""
+    return _map([_whole(address, open_device(path), work.stack) for address, path in paths], work)
+
+
+def _map(volumes: list[Volume], work: Work) -> list[FileSystem]:
     mapper = _Mapper(work)
-    mapper.run([_open(disk, work.outcome, work.stack) for disk in disks])
+    images = NestedImages(work)
+    mapper.run(volumes)
+    while inside := images.open_wanted(mapper.file_systems):
+        mapper.run(inside)
+    images.tell_missing()
+    if work.wanted.nested:
+        images.list_all(mapper.file_systems)
     _tell_losses(work.outcome)
     return mapper.file_systems
-
-
-def map_devices(paths: list[tuple[str, str]], work: Work) -> None:
-    """The same for devices of the guest itself, given as (address, path)."""
-    _Mapper(work).run([_whole(address, open_device(path), work.stack) for address, path in paths])
 
 
 def _open(disk: Disk, outcome: Outcome, stack: ExitStack) -> Volume:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from appliance.image import NestedImage
 from appliance.layer import MAX_TEXT, Finding, Layer, Severity
 from appliance.protocol import Body, Deed, Progress
 
@@ -35,8 +36,8 @@ class Outcome:
         self._emit = emit
         self._fatal = set(fatal)
         self._layers = 0
-        self._addresses: set[str] = set()
         self._deadline = deadline
+        self._depths: dict[str, int] = {}
         self.timings: dict[str, float] = {}
         self.memory = 0
         """MiB that a guest needs for what was left out in this one for want of memory."""
@@ -54,12 +55,21 @@ class Outcome:
     def add(self, layer: Layer) -> None:
         """Report a layer."""
         self._layers += 1
-        self._addresses.add(layer.address)
+        above = max((self._depths.get(each, 0) for each in layer.parents), default=0)
+        self._depths[layer.address] = above + (layer.image is not None)
         self._emit(layer)
 
     def has(self, address: str) -> bool:
         """Whether a layer of that address was reported."""
-        return address in self._addresses
+        return address in self._depths
+
+    def depth(self, address: str) -> int:
+        """How many images in file systems there are, one in the other, above and at a layer."""
+        return self._depths.get(address, 0)
+
+    def list_image(self, image: NestedImage) -> None:
+        """Report a disk image that is a file."""
+        self._emit(image)
 
     def find(self, severity: Severity, address: str, code: str, message: str) -> None:
         """Report something about the layer at `address`."""

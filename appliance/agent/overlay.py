@@ -9,16 +9,14 @@ its own: it takes only what is written, and gives it back when the view is gone.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
-import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from appliance.agent import dm
 from appliance.agent.dm import SECTOR, MappingError, mapped
+from appliance.agent.loop import loop_device
 
 STORE = Path("/run/overlays")
 STORE_OPTIONS = "size=40%,mode=700"
@@ -27,15 +25,8 @@ read errors. Without a bound the kernel would end the guest (vm.panic_on_oom).""
 
 _SECTORS_PER_CHUNK = 8
 _LEAST = 1 << 20
-_ATTEMPTS = 100
 _INVALID = (b"Invalid", b"Overflow")
 """What Documentation/admin-guide/device-mapper/snapshot.rst calls a view that lost writes."""
-
-# <linux/loop.h>; loop_config is fd, block_size, loop_info64 (232 bytes, flags at 52), reserved.
-_LOOP_CONFIGURE = 0x4C0A
-_LOOP_CTL_GET_FREE = 0x4C82
-_LO_FLAGS_AUTOCLEAR = 4
-_LOOP_CONFIG = struct.Struct("=II 52x I 176x 64x")
 
 _open: dict[str, str] = {}
 _lost: set[str] = set()
@@ -75,15 +66,16 @@ def scratch(size: int) -> Iterator[str]:
             f"the guest's memory for what must write to be read is used up ({capacity()} bytes; "
             "--memory gives the guest more)"
         )
-    try:
-        device, node = _attached(size)
-    except OSError as error:
-        raise MappingError(f"no memory for an overlay: {error.strerror}") from error
-    try:
+    with ExitStack() as stack:
+        try:
+            # Its file has no name, and lasts as long as the device.
+            file = os.open(STORE, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            stack.callback(os.close, file)
+            os.ftruncate(file, size)
+            node = stack.enter_context(loop_device(file, read_only=False))
+        except OSError as error:
+            raise MappingError(f"no memory for an overlay: {error.strerror}") from error
         yield node
-    finally:
-        # Whoever closes it last detaches it (autoclear), and its file has no name.
-        os.close(device)
 
 
 def capacity() -> int:
@@ -111,34 +103,3 @@ def _note_loss(made: str, node: str) -> None:
 def _free() -> int:
     state = os.statvfs(STORE)
     return state.f_bavail * state.f_frsize
-
-
-def _attached(size: int) -> tuple[int, str]:
-    """A loop device over a nameless file, and its node; it lasts until it is closed."""
-    file = os.open(STORE, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        os.ftruncate(file, size)
-        return _configured(file)
-    finally:
-        os.close(file)
-
-
-def _configured(file: int) -> tuple[int, str]:
-    control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
-    try:
-        for _ in range(_ATTEMPTS):
-            node = f"/dev/loop{fcntl.ioctl(control, _LOOP_CTL_GET_FREE)}"
-            device = os.open(node, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                fcntl.ioctl(
-                    device, _LOOP_CONFIGURE, _LOOP_CONFIG.pack(file, 0, _LO_FLAGS_AUTOCLEAR)
-                )
-            except OSError as error:
-                os.close(device)
-                if error.errno != errno.EBUSY:  # somebody else was quicker
-                    raise
-            else:
-                return device, node
-    finally:
-        os.close(control)
-    raise OSError(errno.EBUSY, "no loop device is free")

@@ -48,6 +48,7 @@ def report(
             volume=volume.logical_volume,
             encryption=opened.encryption if opened else None,
             shadow_copy=volume.shadow_copy,
+            image=volume.image,
         )
     )
     outcome.repeat(findings)
@@ -92,6 +93,7 @@ def stop_at_limit(volume: Volume, outcome: Outcome) -> None:
             status=Status.LIMIT,
             partition=volume.partition,
             volume=volume.logical_volume,
+            image=volume.image,
         )
     )
     message = f"more than {MAX_LAYERS} layers: this one and what follows it were not examined"

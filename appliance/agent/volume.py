@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from appliance.agent.device import Device
+from appliance.image import ImageFacts
 from appliance.layer import Kind, PartitionEntry, ShadowCopyFacts, SubvolumeFacts, VolumeFacts
 
 
@@ -33,6 +34,7 @@ class Volume:
     padded: Device | None = None
     subvolume: SubvolumeFacts | None = None
     shadow_copy: ShadowCopyFacts | None = None
+    image: ImageFacts | None = None
 
     def read(self, offset: int, length: int) -> bytes:
         """Up to `length` bytes at `offset` of the volume; short at its end. Raises OSError."""

@@ -5,6 +5,7 @@ What a tool reads is in the page cache when the state is saved and there after e
 
 from __future__ import annotations
 
+import shutil
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from appliance.agent.provision import make_key
 from appliance.agent.versions import tool_versions
 from appliance.agent.work import Work
 from appliance.layer import Finding, Layer
-from appliance.protocol import Body, ProtocolError
+from appliance.protocol import Body, ProtocolError, Wanted
 
 _RECIPE = Path("/usr/lib/forensic/modules.txt")
 _TIMEOUT = 120.0
@@ -56,25 +57,39 @@ def prepare() -> None:
 
 
 def rehearse() -> None:
-    """Run the whole way once on a small volume group in a ram disk, then forget it."""
+    """Run the whole way once on a small volume group in a ram disk, then forget it.
+
+    There are two images in its file system, one for QEMU to parse, and one for a loop device.
+    """
     disk = "/dev/ram0"
+    images = "/run/images"
+    Path(images).mkdir()
     for command in (
+        f"qemu-img create -q -f qcow2 {images}/image.qcow2 1M",
+        f"truncate -s 1M {images}/image.raw",
         f"pvcreate -q -y {disk}",
         f"vgcreate -q warm {disk}",
         "lvcreate -q -y -Wn -Zn -L 16M -n linear warm",
-        "mke2fs -q -F -t ext4 /dev/warm/linear",
+        f"mke2fs -q -F -t ext4 -d {images} /dev/warm/linear",
         "lvcreate -q -y -s -L 8M -n copy warm/linear",
         "vgchange -q -an warm",
     ):
         _must(command.split())
     seal(disk)
+    shutil.rmtree(images)
     found: list[Body] = []
+    names = [f"warm/linear:/image.{each}" for each in ("qcow2", "raw")]
     with ExitStack() as stack:
-        map_devices([("warm", disk)], Work(Outcome(found.append), stack))
-    contents = [layer.content.type for layer in found if isinstance(layer, Layer) and layer.content]
-    if contents != ["LVM2_member", "ext4", "ext4"]:
+        wanted = Wanted(nested=True, open=names)
+        map_devices([("warm", disk)], Work(Outcome(found.append), stack, wanted=wanted))
+    layers = [each for each in found if isinstance(each, Layer)]
+    contents = [layer.content.type for layer in layers if layer.content]
+    opened = [layer.address for layer in layers if layer.image]
+    if contents != ["LVM2_member", "ext4", "ext4"] or opened != names:
         findings = [each.message for each in found if isinstance(each, Finding)]
-        raise ProtocolError(f"the rehearsal found {contents} and says: {'; '.join(findings)}")
+        raise ProtocolError(
+            f"the rehearsal found {contents}, opened {opened} and says: {'; '.join(findings)}"
+        )
     _clear(disk)
     tool_versions()
     make_key()

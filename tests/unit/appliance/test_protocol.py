@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance import layer
+from appliance.image import NestedImage
 from appliance.layer import (
     MAX_BYTES,
     MAX_LIST,
@@ -110,6 +111,7 @@ LAYER = Layer("disk0", Kind.DISK, [], None, 1, Status.MAPPED)
 REPLIES = [
     (LAYER, "layer"),
     (Finding(Severity.INFO, None, "a", "b"), "finding"),
+    (NestedImage("disk0", "disk0:/a", "/a", None, "raw", "dos", 1, 2, 3), "nested"),
     (Progress("a", "b", 1), "progress"),
     (Mapped({"a": "b"}, {"c": 1.5}), "done"),
     (Failed("a", "b"), "failed"),

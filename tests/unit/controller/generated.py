@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
+from appliance.image import ImageFacts, ImageFile, NestedImage
 from appliance.layer import (
     Content,
     Encryption,
@@ -67,6 +68,7 @@ def contents(text: st.SearchStrategy[str]) -> st.SearchStrategy[Content]:
 
 def layers(text: st.SearchStrategy[str]) -> st.SearchStrategy[Layer]:
     maybe, words = st.none() | text, st.lists(text, max_size=4)
+    files = st.lists(st.builds(ImageFile, text, SIZE), max_size=2)
     slots = st.lists(st.builds(Keyslot, SIZE, text, SIZE, st.none() | SIZE), max_size=2)
     return st.builds(
         Layer,
@@ -83,6 +85,7 @@ def layers(text: st.SearchStrategy[str]) -> st.SearchStrategy[Layer]:
         group=st.none() | st.builds(GroupFacts, text, text, SIZE, SIZE, SIZE, SIZE),
         volume=st.none() | st.builds(VolumeFacts, text, text, words, words, maybe, maybe),
         encryption=st.none() | st.builds(Encryption, text, maybe, st.none() | SIZE, slots, SIZE),
+        image=st.none() | st.builds(ImageFacts, text, words, files),
     )
 
 
@@ -94,7 +97,7 @@ def inspections(text: st.SearchStrategy[str]) -> st.SearchStrategy[Inspection]:
         st.builds(StoredHash, st.sampled_from(["md5", "sha1"]), st.just("00ff"), st.just("00ff")),
         max_size=2,
     )
-    writers = st.lists(text, max_size=2)
+    writers, maybe = st.lists(text, max_size=2), st.none() | text
     return st.builds(
         Inspection,
         schema=st.just(SCHEMA),
@@ -109,4 +112,8 @@ def inspections(text: st.SearchStrategy[str]) -> st.SearchStrategy[Inspection]:
         boundary=st.sampled_from(["kvm", "cell"]),
         tools=st.dictionaries(text, text, max_size=2),
         timings=st.dictionaries(text, st.floats(0, 1e6), max_size=2),
+        nested_images=st.lists(
+            st.builds(NestedImage, text, text, text, maybe, text, maybe, MAYBE_SIZE, SIZE, SIZE),
+            max_size=2,
+        ),
     )

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 
-from appliance import layer
+from appliance import image, layer
 from appliance.layer import Kind, Severity, Status
 from controller import results
 from controller.results import SCHEMA, Inspection
@@ -48,6 +48,9 @@ OBJECTS: dict[str, Any] = {
     "subvolume": layer.SubvolumeFacts,
     "shadow_copy": layer.ShadowCopyFacts,
     "finding": layer.Finding,
+    "image": image.ImageFacts,
+    "image_file": image.ImageFile,
+    "nested_image": image.NestedImage,
 }
 
 

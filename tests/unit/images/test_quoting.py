@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from images.quoting import shown
+from images.quoting import shown, unshown
 
 
 @pytest.mark.parametrize(
@@ -69,3 +69,31 @@ def test_bytes_can_be_got_back(data: bytes) -> None:
 def test_only_what_is_drawn_remains(text: str) -> None:
     for character in shown(text):
         assert character == " " or unicodedata.category(character)[0] in "LMNPS"
+
+
+@given(st.binary())
+def test_unshown_gives_the_bytes_back(data: bytes) -> None:
+    assert unshown(shown(data)) == data
+
+
+@given(st.text(st.sampled_from("\\xu{}0123456789abcdef/:\u202e\udcff")))
+def test_unshown_takes_what_is_no_escape_as_it_is(text: str) -> None:
+    once = shown(unshown(text))
+    assert shown(unshown(once)) == once
+
+
+@pytest.mark.parametrize(
+    ("text", "data"),
+    [
+        ("plain", b"plain"),
+        (r"a\x0ab", b"a\nb"),
+        (r"\xff\xfe", b"\xff\xfe"),
+        (r"back\\slash", b"back\\slash"),
+        (r"back\slash", b"back\\slash"),
+        (r"\u{202e}", "\u202e".encode()),
+        (r"\u{110000}", rb"\u{110000}"),
+        ("\udcff", b"\xff"),
+    ],
+)
+def test_unshown(text: str, data: bytes) -> None:
+    assert unshown(text) == data
