@@ -128,7 +128,7 @@ def _cell(value: str | bytes, show: Show) -> str:
 
 
 def _uuid(layer: Layer) -> str:
-    facts = layer.group or layer.volume
+    facts = layer.group or layer.volume or layer.array
     candidates = (
         layer.content.uuid if layer.content else None,
         facts.uuid if facts else None,
@@ -145,7 +145,8 @@ def _sectors(layer: Layer, around: Surroundings) -> str:
 def notes_of(layer: Layer, around: Surroundings, show: Show, *, verbose: bool) -> list[Note]:
     """The notes below a layer, each with at least one item."""
     facts = [*_relations(layer, around, show), *_volume(layer, show)]
-    notes = [Note(facts), Note(about(layer.image, show)), Note(_encryption(layer, show))]
+    notes = [Note(facts), Note(about(layer.image, show))]
+    notes += [Note(_encryption(layer, show)), Note(_array(layer, show))]
     if layer.content and layer.content.ext:
         notes.append(Note(_ext(layer.content.ext, show)))
     if verbose:
@@ -206,6 +207,25 @@ def _encryption(layer: Layer, show: Show) -> list[str]:
         items.append(f"opened by key {facts.opened_by}")
     elif facts.keys_tried:
         items.append(f"{count(facts.keys_tried, 'key')} tried, none opened it")
+    return items
+
+
+def _array(layer: Layer, show: Show) -> list[str]:
+    array = layer.array
+    if array is None:
+        return []
+    version = f" {show(array.version)}" if array.version else ""
+    items = [f"{show(array.level)} ({show(array.format)}{version})"]
+    if array.name:
+        items.append(f"named {show(array.name)}")
+    if array.missing:
+        items.append(f"{array.missing} of {count(array.devices, 'device')} missing")
+    if array.chunk_size:
+        items.append(f"chunks of {human(array.chunk_size)}")
+    if array.layout:
+        items.append(show(array.layout))
+    if array.state:
+        items.append(show(array.state))
     return items
 
 

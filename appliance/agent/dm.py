@@ -47,6 +47,17 @@ def mapped(
     return mapped_rows([Row(0, size // SECTOR, target, parameters)], read_only=read_only)
 
 
+def composed(
+    parts: Sequence[tuple[int, str, str]], *, read_only: bool = True
+) -> AbstractContextManager[str]:
+    """The same for several targets, one behind the other, as (size, target, parameters)."""
+    rows, start = [], 0
+    for size, target, parameters in parts:
+        rows.append(Row(start, size // SECTOR, target, parameters))
+        start += size // SECTOR
+    return mapped_rows(rows, read_only=read_only)
+
+
 @contextmanager
 def mapped_rows(rows: Sequence[Row], *, read_only: bool = True) -> Iterator[str]:
     """Yield the node of a new device that consists of these rows.

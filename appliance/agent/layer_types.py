@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from appliance.agent import apfs, assembly, crypt, shadow, subvolumes, tcrypt
+from appliance.agent import (
+    apfs,
+    assembly,
+    bcache,
+    btrfs_device,
+    btrfs_pool,
+    crypt,
+    firmware_raid,
+    ldm,
+    md,
+    shadow,
+    subvolumes,
+    tcrypt,
+)
 from appliance.agent.volume import Volume
 from appliance.agent.work import Member, Opened, Work
 
@@ -19,6 +32,7 @@ OPENERS: dict[str, Opener] = {
     "apfs": apfs.apfs_container,
     "btrfs": subvolumes.btrfs_volume,
     "ntfs": shadow.ntfs_volume,
+    bcache.TYPE: bcache.open_volume,
 }
 """By libblkid's TYPE."""
 
@@ -41,16 +55,27 @@ class Assembler:
 
     `assemble` gets all members that were found since it was called last, and yields the volumes
     that came of them, one batch at a time: a batch is explored before the next one is asked for.
+    Of these types it `takes` not every volume: a file system can be whole on one.
     """
 
     types: frozenset[str]
     assemble: Callable[[list[Member], Work], Iterator[list[Volume]]]
+    takes: Callable[[Volume], bool] = lambda _volume: True
 
 
 ASSEMBLERS = [
+    Assembler(frozenset({md.TYPE}), md.assemble),
+    Assembler(frozenset({firmware_raid.INTEL, firmware_raid.DDF}), firmware_raid.assemble),
+    Assembler(frozenset({ldm.TYPE}), ldm.assemble),
     Assembler(frozenset({"LVM2_member"}), assembly.assemble),
+    Assembler(frozenset({btrfs_pool.TYPE}), btrfs_pool.assemble, btrfs_device.is_part),
 ]
 """In the order in which they are tried: what can hold members of the next ones comes first."""
+
+
+UNDIVIDED = frozenset({md.TYPE, firmware_raid.INTEL, firmware_raid.DDF})
+"""A disk with one of these at its end can show at its start what is inside of the array: a
+partition table, say. That is looked for in the array alone."""
 
 
 def is_looked_into(blkid_type: str) -> bool:

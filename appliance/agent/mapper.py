@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import ExitStack
 
-from appliance.agent import partition
+from appliance.agent import ldm, partition
 from appliance.agent.blkid import BlkidError, PartitionTable
 from appliance.agent.content import Examined, examine, examine_header, without_label
 from appliance.agent.device import Device, open_device, open_disk
 from appliance.agent.dm import MappingError
 from appliance.agent.drivers import DRIVERS
-from appliance.agent.layer_types import ASSEMBLERS, opener_of
+from appliance.agent.layer_types import ASSEMBLERS, UNDIVIDED, opener_of
 from appliance.agent.nested import NestedImages
 from appliance.agent.outcome import LeftAlone, Outcome
 from appliance.agent.overlay import capacity, overflowed
@@ -121,19 +121,30 @@ class _Mapper:
                     table, findings = _read_table(volume)
                 if found.content is None and table is None:
                     found = without_label(volume) or found
-            found = in_the_view(volume, found, self._work)
+                if table:
+                    found = ldm.recognised(volume, table) or found
             kind = found.content.type if found.content else ""
-            is_blank = not kind and table is None and not found.findings and header is None
-            if opener := opener_of(kind, volume, self._work, is_blank=is_blank):
-                opened = opener(volume, self._work)
+            whole = _assembler_of(kind, volume)
+            if whole is None:
+                found = in_the_view(volume, found, self._work)
+                is_blank = not kind and table is None and not found.findings and header is None
+                if opener := opener_of(kind, volume, self._work, is_blank=is_blank):
+                    opened = opener(volume, self._work)
         except LeftAlone:
             report(volume, Examined(None, Status.DAMAGED, []), None, None, self._outcome)
             return []
         report(volume, found, table, opened, self._outcome)
         self._outcome.repeat(findings)
-        if found.content and _can_be_mounted(found.content):
+        if found.content and whole is not None:
+            self._join(volume, found.content, whole)
+        elif found.content and _can_be_mounted(found.content):
             self.file_systems.append(FileSystem(volume, found.content))
-        self._join(volume, found)
+        return self._inside(volume, table, opened, kind)
+
+    def _inside(
+        self, volume: Volume, table: PartitionTable | None, opened: Opened | None, kind: str
+    ) -> list[Volume]:
+        """Report what is in a volume, and return what of it is to be explored."""
         inside: list[Volume] = []
         if opened:
             self.file_systems.extend(opened.file_systems)
@@ -141,6 +152,8 @@ class _Mapper:
         if table is None:
             return inside
         parts = partition.divide(volume, table)
+        if kind == ldm.TYPE:
+            parts = ldm.without_own(parts)
         return inside + self._let_in(parts.volumes, parts.layers, parts.findings)
 
     def _let_in(
@@ -151,19 +164,14 @@ class _Mapper:
         self._outcome.repeat(findings)
         return volumes
 
-    def _join(self, volume: Volume, found: Examined) -> None:
-        if found.content is None:
-            return
-        index = _assembler_of(found.content.type)
-        if index is None:
-            return
+    def _join(self, volume: Volume, content: Content, assembler: int) -> None:
+        """Let a part of something larger wait for the others."""
         try:
-            uuid = found.content.uuid or volume.address
-            member = Member(with_node(volume, self._work.stack), uuid)
+            member = Member(with_node(volume, self._work.stack), content.uuid or volume.address)
         except MappingError as error:
             self._outcome.find(Severity.ERROR, volume.address, "not-activated", str(error))
         else:
-            self._members.setdefault(index, []).append(member)
+            self._members.setdefault(assembler, []).append(member)
 
 
 def _can_be_mounted(content: Content) -> bool:
@@ -171,14 +179,20 @@ def _can_be_mounted(content: Content) -> bool:
     return content.usage == FILE_SYSTEM and content.type in DRIVERS and not is_container
 
 
-def _assembler_of(blkid_type: str) -> int | None:
-    fitting = (index for index, each in enumerate(ASSEMBLERS) if blkid_type in each.types)
+def _assembler_of(blkid_type: str, volume: Volume) -> int | None:
+    if volume.total is not None:  # it has been put together already
+        return None
+    fitting = (
+        index
+        for index, each in enumerate(ASSEMBLERS)
+        if blkid_type in each.types and each.takes(volume)
+    )
     return next(fitting, None)
 
 
 def _may_be_divided(volume: Volume, found: Examined) -> bool:
     """Boot code of a file system can look like a table; on a disk libblkid knows it apart."""
-    if volume.kind is Kind.PARTITION:
+    if volume.kind is Kind.PARTITION or (found.content and found.content.type in UNDIVIDED):
         return False
     return volume.kind is Kind.DISK or found.content is None
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from appliance.agent import btrfs_mount
 from appliance.agent.device import DeviceError, open_device
 from appliance.agent.dm import MappingError
 from appliance.agent.drivers import DRIVERS, Driver
@@ -33,14 +34,18 @@ def mounted(volume: Volume, blkid_type: str, view: str) -> Iterator[Path]:
         raise MountError(f"nothing in the guest opens {blkid_type}")
     with ExitStack() as stack:
         try:
-            node = with_node(volume, stack).node or ""
-            open_device(node).close()  # refuses what could be written to
+            nodes = [with_node(volume, stack).node or "", *volume.companions]
+            for node in nodes:
+                open_device(node).close()  # refuses what could be written to
             if view == RECOVERED and driver.replays:
-                node = stack.enter_context(overlay(node))
+                nodes = [stack.enter_context(overlay(node)) for node in nodes]
             options = options_of(volume, driver, view)
         except (MappingError, DeviceError, BadSuperblock) as error:
             raise MountError(str(error)) from error
-        yield _mount(replace(volume, node=node), driver, options, stack)
+        if driver.name == "btrfs":
+            stack.callback(btrfs_mount.forget)
+            options = ",".join([*filter(None, [options]), *btrfs_mount.options(volume, nodes[1:])])
+        yield _mount(replace(volume, node=nodes[0]), driver, options, stack)
 
 
 def options_of(volume: Volume, driver: Driver, view: str) -> str:

@@ -40,7 +40,7 @@ def report(
             kind=volume.kind,
             parents=volume.parents,
             offset=volume.offset,
-            size=volume.size,
+            size=volume.size if volume.total is None else volume.total,
             status=status,
             content=found.content,
             table=Table(table.type, table.uuid, volume.device.sector_size) if table else None,
@@ -49,6 +49,7 @@ def report(
             encryption=opened.encryption if opened else None,
             shadow_copy=volume.shadow_copy,
             image=volume.image,
+            array=opened.array if opened and opened.array else volume.array,
         )
     )
     outcome.repeat(findings)

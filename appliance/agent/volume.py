@@ -6,7 +6,14 @@ from dataclasses import dataclass
 
 from appliance.agent.device import Device
 from appliance.image import ImageFacts
-from appliance.layer import Kind, PartitionEntry, ShadowCopyFacts, SubvolumeFacts, VolumeFacts
+from appliance.layer import (
+    ArrayFacts,
+    Kind,
+    PartitionEntry,
+    ShadowCopyFacts,
+    SubvolumeFacts,
+    VolumeFacts,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +25,9 @@ class Volume:
     system on them. `offset` is the layer's (docs/reference).
     `incomplete` where it is known that some of the bytes are missing; `padded` then has zeros for
     them, where that can be, so that what is there can be recognised: nothing else reads it.
+    `companions` are the nodes of the other devices of a file system that lies on several; it
+    cannot be mounted without naming them. `total` is the size of the whole where that is more
+    than the bytes that can be read here.
     """
 
     address: str
@@ -35,6 +45,9 @@ class Volume:
     subvolume: SubvolumeFacts | None = None
     shadow_copy: ShadowCopyFacts | None = None
     image: ImageFacts | None = None
+    array: ArrayFacts | None = None
+    companions: tuple[str, ...] = ()
+    total: int | None = None
 
     def read(self, offset: int, length: int) -> bytes:
         """Up to `length` bytes at `offset` of the volume; short at its end. Raises OSError."""

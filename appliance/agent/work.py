@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from appliance.agent.keyring import Keyring
 from appliance.agent.outcome import Outcome
 from appliance.agent.volume import Volume
-from appliance.layer import Content, Encryption, Finding, Layer, Status
+from appliance.layer import ArrayFacts, Content, Encryption, Finding, Layer, Status
 from appliance.protocol import Wanted
 
 
@@ -50,6 +50,7 @@ class Opened:
     layers: list[Layer] = field(default_factory=list)
     file_systems: list[FileSystem] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    array: ArrayFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)

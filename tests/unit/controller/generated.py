@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from appliance.image import ImageFacts, ImageFile, NestedImage
 from appliance.layer import (
+    ArrayFacts,
+    ArrayMember,
     Content,
     Encryption,
     ExtState,
@@ -66,6 +68,16 @@ def contents(text: st.SearchStrategy[str]) -> st.SearchStrategy[Content]:
     )  # fmt: skip
 
 
+def arrays(text: st.SearchStrategy[str]) -> st.SearchStrategy[ArrayFacts]:
+    maybe = st.none() | text
+    events = st.none() | st.integers(0, 2**64 - 1)
+    members = st.builds(ArrayMember, maybe, MAYBE_SIZE, text, maybe, events)
+    return st.builds(
+        ArrayFacts, text, maybe, text, text, maybe, SIZE, SIZE, st.lists(members, max_size=2),
+        MAYBE_SIZE, maybe, maybe, MAYBE_SIZE, MAYBE_SIZE, SIZE,
+    )  # fmt: skip
+
+
 def layers(text: st.SearchStrategy[str]) -> st.SearchStrategy[Layer]:
     maybe, words = st.none() | text, st.lists(text, max_size=4)
     files = st.lists(st.builds(ImageFile, text, SIZE), max_size=2)
@@ -86,6 +98,7 @@ def layers(text: st.SearchStrategy[str]) -> st.SearchStrategy[Layer]:
         volume=st.none() | st.builds(VolumeFacts, text, text, words, words, maybe, maybe),
         encryption=st.none() | st.builds(Encryption, text, maybe, st.none() | SIZE, slots, SIZE),
         image=st.none() | st.builds(ImageFacts, text, words, files),
+        array=st.none() | arrays(text),
     )
 
 

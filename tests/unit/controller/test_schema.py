@@ -47,6 +47,8 @@ OBJECTS: dict[str, Any] = {
     "keyslot": layer.Keyslot,
     "subvolume": layer.SubvolumeFacts,
     "shadow_copy": layer.ShadowCopyFacts,
+    "array": layer.ArrayFacts,
+    "array_member": layer.ArrayMember,
     "finding": layer.Finding,
     "image": image.ImageFacts,
     "image_file": image.ImageFile,
