@@ -21,6 +21,7 @@ from typing import Any
 
 from appliance.image import NestedImage
 from appliance.layer import Finding, Layer, check_bytes, check_list, check_text
+from appliance.system import Application, Interface, MountEntry, Service, System, User
 
 VERSION = 5
 """Raised when either side would misunderstand the other; part of the saved state's key."""
@@ -153,6 +154,24 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class SystemPart:
+    """Event: more of the lists of the System that was sent last; each list goes on with these."""
+
+    users: list[User] = field(default_factory=list)
+    services: list[Service] = field(default_factory=list)
+    mountpoints: list[MountEntry] = field(default_factory=list)
+    drive_mappings: list[MountEntry] = field(default_factory=list)
+    interfaces: list[Interface] = field(default_factory=list)
+    applications: list[Application] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for each in (self.users, self.services, self.mountpoints, self.drive_mappings):
+            check_list(each)
+        for others in (self.interfaces, self.applications):
+            check_list(others)
+
+
+@dataclass(frozen=True, slots=True)
 class Mapped:
     """Last reply to `map`: versions of the tools that were used, and seconds per phase.
 
@@ -182,17 +201,19 @@ class Failed:
         check_text(self.code, self.message)
 
 
-BODIES: dict[str, type[Layer | Finding | NestedImage | Progress | Mapped | Failed]] = {
+Body = Layer | Finding | NestedImage | System | SystemPart | Progress | Mapped | Failed
+
+BODIES: dict[str, type[Body]] = {
     "layer": Layer,
     "nested": NestedImage,
     "finding": Finding,
+    "system": System,
+    "system-part": SystemPart,
     "progress": Progress,
     "done": Mapped,
     "failed": Failed,
 }
 """`kind` of a reply frame -> what its `body` is."""
-
-Body = Layer | Finding | NestedImage | Progress | Mapped | Failed
 
 
 def encode_reply(body: Body) -> bytes:

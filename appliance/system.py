@@ -11,6 +11,12 @@ from dataclasses import dataclass, field
 
 from appliance.layer import MAX_BYTES, check_bytes, check_list, check_text
 
+MAX_SYSTEMS = 64
+"""Operating systems in one run."""
+
+MAX_APPLICATIONS = 50000
+"""Packages and programs of one system."""
+
 
 @dataclass(frozen=True, slots=True)
 class Application:
@@ -64,16 +70,21 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class MountEntry:
-    """A line of fstab or a drive letter, and the `layer` that it means (None: none is here)."""
+    """A line of fstab or a drive letter, and the `layer` that it means (None: none is here).
+
+    `note` says how sure that is, or why there is none.
+    """
 
     source: str
     path: str
     type: str | None = None
     options: str | None = None
     layer: str | None = None
+    note: str | None = None
 
     def __post_init__(self) -> None:
         check_text(self.source, self.path, self.type, self.options, self.layer)
+        check_text(self.note)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +108,15 @@ class Interface:
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """An operating system. `root` is the address of the layer that its root file system is on.
+    """An operating system. `root` is the address of the layer that its root file system is on,
+    and `root_path` where the system's root lies in it: "/" but for subvolumes and the like.
 
-    `name` is the family: linux, windows, freebsd, netbsd, openbsd, macos, hurd, dos, unknown.
+    `install_date_from` names what says so. `name` is the family: linux, windows, freebsd, netbsd,
+    openbsd, macos, hurd, dos, unknown.
     """
 
     root: str
+    root_path: str
     name: str
     distro: str | None = None
     product_name: str | None = None
@@ -117,9 +131,11 @@ class System:
     machine_id: str | None = None
     timezone: str | None = None
     install_date: int | None = None
+    install_date_from: str | None = None
     last_boot: int | None = None
     last_shutdown: int | None = None
     kernels: list[str] = field(default_factory=list)
+    dns: list[str] = field(default_factory=list)
     package_format: str | None = None
     package_management: str | None = None
     windows_systemroot: str | None = None
@@ -132,16 +148,26 @@ class System:
     applications: list[Application] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        check_text(self.root, self.name, self.distro, self.product_name, self.product_variant)
+        check_text(
+            self.root,
+            self.root_path,
+            self.name,
+            self.distro,
+            self.product_name,
+            self.product_variant,
+        )
         check_text(self.version, self.build_id, self.arch, self.hostname, self.domain)
         check_text(self.machine_id, self.timezone, self.package_format, self.package_management)
         check_text(self.windows_systemroot, self.windows_current_control_set, *self.kernels)
+        check_text(self.install_date_from, *self.dns)
         check_bytes(self.major_version, self.minor_version)
         check_time(self.install_date, self.last_boot, self.last_shutdown)
-        for each in (self.kernels, self.users, self.services, self.mountpoints):
+        for each in (self.kernels, self.dns, self.users, self.services, self.mountpoints):
             check_list(each)
-        for others in (self.drive_mappings, self.interfaces, self.applications):
+        for others in (self.drive_mappings, self.interfaces):
             check_list(others)
+        if len(self.applications) > MAX_APPLICATIONS:
+            raise ValueError(f"there are more than {MAX_APPLICATIONS} applications")
 
 
 def check_time(*values: int | None) -> None:

@@ -26,13 +26,16 @@ from appliance.protocol import (
     Progress,
     ProtocolError,
     Request,
+    SystemPart,
     Wanted,
     frame_head,
     read_frame,
 )
 from appliance.secret import wipe
+from appliance.system import System
 from controller.errors import GuestFailed, GuestHostile
 from controller.metered import Metered
+from controller.systems import Systems
 from images.quoting import shown
 
 MAX_LAYERS = 5000
@@ -56,6 +59,7 @@ class Mapping:
 
     layers: list[Layer] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    systems: list[System] = field(default_factory=list)
     tools: dict[str, str] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
     memory: int = 0
@@ -92,6 +96,7 @@ class AgentClient:
         or GuestHostile.
         """
         found = Mapping()
+        systems = Systems()
 
         def take(body: Body) -> None:
             match body:
@@ -101,6 +106,10 @@ class AgentClient:
                     found.findings.append(body)
                 case NestedImage():
                     found.nested.append(body)
+                case System():
+                    systems.add(body)
+                case SystemPart():
+                    systems.extend(body)
                 case Progress():
                     self.doing = body
                     self._silence = time.monotonic() + body.seconds + _GRACE
@@ -121,6 +130,8 @@ class AgentClient:
         known = {layer.address for layer in found.layers}
         if any(image.layer not in known for image in found.nested):
             raise GuestHostile("the agent reports an image in a layer that it did not report")
+        systems.check(found.layers)
+        found.systems = systems.found
         return found
 
     def _call(self, request: Request, seconds: float, take: Callable[[Body], None]) -> Mapped:

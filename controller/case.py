@@ -175,6 +175,7 @@ class Case:
                 describe_header(header.address, header.file, self._integrity.files())
                 for header in self._headers
             ],
+            systems=done.systems if self._settings.wanted.systems else None,
         )
 
     def _map(self) -> tuple[Done, list[Finding]]:

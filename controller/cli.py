@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
-import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
 from appliance.protocol import Wanted
-from controller.errors import ExitCode, ForensicError, GuestFailed
-from controller.key_options import Headers, Keys, KeysFromStdin
+from controller import cli_os
+from controller.errors import ForensicError, GuestFailed
+from controller.interruption import taken_down
+from controller.options import (
+    Accel,
+    Add,
+    AllowDir,
+    HashChoice,
+    Headers,
+    Images,
+    Json,
+    KeepLog,
+    Keys,
+    KeysFromStdin,
+    Live,
+    Memory,
+    Open,
+    Quiet,
+    RequireKvm,
+    SectorSize,
+    Snapshot,
+    Timeout,
+    Verbose,
+    Verify,
+    View,
+)
 
 app = typer.Typer(
     add_completion=False,
@@ -28,23 +48,7 @@ appliance_app = typer.Typer(
     no_args_is_help=True, help="Build, check and remove the virtual machine's own files."
 )
 app.add_typer(appliance_app, name="appliance")
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-AllowDir = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--allow-dir",
-        metavar="DIR",
-        readable=False,
-        help="Images may refer to files anywhere below DIR, besides those in their own folder.",
-    ),
-]
-Snapshot = Annotated[
-    str | None,
-    typer.Option("--snapshot", metavar="NAME", help="Show this internal snapshot of a qcow2."),
-]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no notes.")]
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Everything that is known.")]
+app.command("os")(cli_os.systems)
 
 
 def _show_version(wanted: bool) -> None:
@@ -65,74 +69,31 @@ def _main(
 
 @app.command()
 def inspect(  # noqa: PLR0913, PLR0917 - a command has its options
-    images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE...", help="Disk images.", readable=False)
-    ],
-    add: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "-a", "--add", metavar="IMAGE", readable=False, help="One more disk of the same system."
-        ),
-    ] = None,
+    images: Images,
+    add: Add = None,
     allow_dir: AllowDir = None,
     snapshot: Snapshot = None,
     key: Keys = None,
     keys_from_stdin: KeysFromStdin = False,
     header: Headers = None,
-    hash_: Annotated[
-        str,
-        typer.Option(
-            "--hash", metavar="none|files|all", help="SHA-256 of the files, or of the disks too."
-        ),
-    ] = "files",
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Hash the files again at the end, and compare.")
-    ] = False,
-    live: Annotated[
-        bool, typer.Option("--live", help="Permit evidence that somebody else can write to.")
-    ] = False,
-    sector_size: Annotated[
-        int,
-        typer.Option("--sector-size", metavar="512|4096", help="Bytes in a sector of the disks."),
-    ] = 512,
-    view: Annotated[
-        str,
-        typer.Option(
-            "--view",
-            metavar="as-found|recovered",
-            help="Replay journals on a throw-away overlay, or not at all.",
-        ),
-    ] = "as-found",
+    hash_: HashChoice = "files",
+    verify: Verify = False,
+    live: Live = False,
+    sector_size: SectorSize = 512,
+    view: View = "as-found",
     nested: Annotated[
         bool, typer.Option("--nested", help="List disk images that are files in file systems.")
     ] = False,
-    open_: Annotated[
-        list[str] | None,
-        typer.Option("--open", metavar="ADDRESS:/PATH", help="Look into this one of them, too."),
-    ] = None,
+    open_: Open = None,
     systems: Annotated[
         bool, typer.Option("--os", help="Show which operating systems are installed.")
     ] = False,
     json: Json = False,
-    memory: Annotated[
-        int | None,
-        typer.Option(
-            metavar="MIB", help="Memory of the guest in MiB; without it 512, or what a key needs."
-        ),
-    ] = None,
-    accel: Annotated[
-        str, typer.Option(metavar="auto|kvm|tcg", help="How the guest's processor is run.")
-    ] = "auto",
-    require_kvm: Annotated[
-        bool, typer.Option("--require-kvm", help="Refuse to run without KVM.")
-    ] = False,
-    timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", help="Time limit for the work in the guest.")
-    ] = 300.0,
-    keep_log: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", readable=False, help="Write the guest's console to FILE."),
-    ] = None,
+    memory: Memory = None,
+    accel: Accel = "auto",
+    require_kvm: RequireKvm = False,
+    timeout: Timeout = 300.0,
+    keep_log: KeepLog = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -164,7 +125,7 @@ def inspect(  # noqa: PLR0913, PLR0917 - a command has its options
         quiet=quiet,
         verbose=verbose,
     )
-    with _taken_down():
+    with taken_down():
         raise typer.Exit(run(order))
 
 
@@ -184,7 +145,7 @@ def info(
     """
     from controller import info_report  # noqa: PLC0415 - not for --help
 
-    with _taken_down():
+    with taken_down():
         raise typer.Exit(info_report.run(images, allow_dir or [], json=json, verbose=verbose))
 
 
@@ -193,7 +154,7 @@ def doctor(json: Json = False) -> None:
     """Check this host, and say for each problem which command mends it."""
     from controller import doctor as checks  # noqa: PLC0415
 
-    with _taken_down():
+    with taken_down():
         raise typer.Exit(checks.run(json=json))
 
 
@@ -209,7 +170,7 @@ def appliance_build(
     """Build the appliance and a saved state of it, as the first inspection would."""
     from controller import upkeep  # noqa: PLC0415
 
-    with _taken_down():
+    with taken_down():
         upkeep.build(force=force, memory=memory, mirror=mirror, quiet=quiet)
 
 
@@ -235,24 +196,6 @@ def appliance_remove() -> None:
     from controller import upkeep  # noqa: PLC0415
 
     upkeep.remove()
-
-
-@contextlib.contextmanager
-def _taken_down() -> Iterator[None]:
-    """Ctrl-C, SIGTERM and SIGHUP all unwind the stack, so that everything is taken down."""
-
-    def unwind(number: int, _frame: FrameType | None) -> NoReturn:
-        raise SystemExit(128 + number)
-
-    previous = {each: signal.signal(each, unwind) for each in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    except KeyboardInterrupt:
-        sys.stderr.write("forensic: interrupted; nothing is left running\n")
-        raise typer.Exit(ExitCode.INTERRUPTED) from None
-    finally:
-        for each, handler in previous.items():
-            signal.signal(each, handler)
 
 
 def main() -> None:

@@ -208,6 +208,7 @@ class Core:
             found.layers,
             findings=[*found.findings, *(death.finding(known) for death in deaths)],
             nested_images=found.nested,
+            systems=found.systems,
             console=self._consoles + self.console,
             memory=found.memory,
         )

@@ -19,7 +19,7 @@ from controller.errors import EvidenceChanged, ExitCode, ForensicError, UsageErr
 from controller.headers import read_words
 from controller.keys import forget, read_keys
 from controller.progress import Progress
-from controller.results import Inspection
+from controller.results import Inspection, Systems
 from controller.settings import DEFAULT_MEMORY, Hashes, Settings
 from controller.sizes import count
 from controller.wire import Step
@@ -30,7 +30,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Inspecting:
-    """What the command line asked for; see `forensic inspect --help`."""
+    """What the command line asked for; see `forensic inspect --help`.
+
+    `only_systems` prints the operating systems and nothing of the layers.
+    """
 
     images: list[Path]
     allowed: list[Path]
@@ -51,6 +54,7 @@ class Inspecting:
     keep_log: Path | None
     quiet: bool
     verbose: bool
+    only_systems: bool = False
 
 
 def run(order: Inspecting) -> ExitCode:
@@ -141,7 +145,8 @@ def _print(
     result: Inspection, case: Case, order: Inspecting, changed: EvidenceChanged | None
 ) -> None:
     if order.json:
-        sys.stdout.buffer.write(result.to_json())
+        document = Systems.of(result) if order.only_systems else result
+        sys.stdout.buffer.write(document.to_json())
         sys.stdout.buffer.flush()
         return
     from controller import report  # noqa: PLC0415 - rich costs a tenth of a second
@@ -156,6 +161,7 @@ def _print(
         verbose=order.verbose,
         evidence_line="EVIDENCE CHANGED DURING THE RUN" if changed else unchanged,
         notice=_notice(case),
+        only_systems=order.only_systems,
     )
 
 

@@ -1,28 +1,22 @@
 """An inspection for people to read.
 
-Whatever comes from evidence passes through `Page.show`, and reaches the terminal as plain text:
-never as rich's markup, and never with characters that a terminal would act on.
+Whatever comes from evidence passes through `Page.show` (controller/page.py).
 """
 
 from __future__ import annotations
 
-import io
-import os
 import shutil
-from dataclasses import dataclass
 from typing import TextIO
-
-from rich.console import Console
-from rich.text import Text
 
 from appliance.layer import Finding, Kind, Layer, Severity, Status
 from controller import image_list
 from controller.columns import GAP, Fit, cut, fit, pack, padded
 from controller.layer_rows import COLUMNS, Note, Surroundings, notes_of, values_of
-from controller.layer_tree import ASCII, UNICODE, Branch, Guides, arrange
+from controller.layer_tree import Branch, arrange
+from controller.page import Line, Page, room, short, styled, takes_colours, wrapped
 from controller.results import LEFT_OUT, Evidence, EvidenceHeader, Inspection
 from controller.sizes import count, human
-from images.quoting import shown
+from controller.system_report import describe_systems
 
 _SEVERITIES = (
     (Severity.ERROR, "Errors", "red"),
@@ -38,49 +32,6 @@ _STATUS_STYLES = {
 _MAX_NAMED = 8
 _MAX_HASHES = 8
 """Files of an image whose hashes are printed without -v; all are in the JSON."""
-_ELLIPSIS = "…"
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """What the output can take; `width` in cells, None for lines of any length."""
-
-    encoding: str
-    width: int | None
-    verbose: bool
-
-    def show(self, untrusted_text: str | bytes) -> str:
-        """The text escaped, and escaped further where the encoding lacks a character."""
-        text = shown(untrusted_text)
-        if self.takes(text):
-            return text
-        return "".join(each if self.takes(each) else f"\\u{{{ord(each):x}}}" for each in text)
-
-    def show_own(self, text: str) -> str:
-        """The same for text of ours, in which names are already escaped."""
-        return self.show(text).replace("\\\\", "\\")
-
-    def takes(self, text: str) -> bool:
-        """Whether the encoding has all these characters."""
-        try:
-            text.encode(self.encoding)
-        except (UnicodeEncodeError, LookupError):
-            return False
-        return True
-
-    @property
-    def mark(self) -> str:
-        """Stands for what was cut out of a name."""
-        return _ELLIPSIS if self.takes(_ELLIPSIS) else "..."
-
-    @property
-    def guides(self) -> Guides:
-        """What the tree is drawn with."""
-        return UNICODE if self.takes(UNICODE.branch + UNICODE.last + UNICODE.line) else ASCII
-
-
-Line = list[tuple[str, str]]
-"""Pieces of text, each with its style."""
 
 
 def render(  # noqa: PLR0913 - the report's switches
@@ -91,44 +42,34 @@ def render(  # noqa: PLR0913 - the report's switches
     verbose: bool = False,
     evidence_line: str,
     notice: str = "",
+    only_systems: bool = False,
 ) -> None:
     """Print what was found to `file`.
 
     `colour` None means: where `file` is a terminal that takes them and NO_COLOR is not set. A
     terminal gets lines that fit it, anything else gets long lines. `evidence_line` says whether
-    the evidence is unchanged, `notice` what else the user should know.
+    the evidence is unchanged, `notice` what else the user should know. `only_systems` leaves out
+    the layers.
     """
     width = max(20, shutil.get_terminal_size().columns) if file.isatty() else None
     page = Page(file.encoding or "utf-8", width, verbose)
     lines = [
-        *_trees(inspection, page),
-        *_detached(inspection.headers, page),
-        *_images(inspection, page),
+        *([] if only_systems else _layers(inspection, page)),
+        *describe_systems(inspection.systems, page),
         *_findings(inspection.findings, page),
         *_summary(inspection, page),
         *_closing(evidence_line, notice, page),
         *(_versions(inspection, page) if verbose else []),
     ]
-    file.write(_styled(lines, colour=_takes_colours(file) if colour is None else colour))
+    file.write(styled(lines, colour=takes_colours(file) if colour is None else colour))
 
 
-def _takes_colours(file: TextIO) -> bool:
-    return file.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
-def _styled(lines: list[Line], *, colour: bool) -> str:
-    if not colour:
-        return "".join("".join(text for text, _style in line).rstrip() + "\n" for line in lines)
-    # Written to a buffer: on a closed pipe rich would end the whole program.
-    buffer = io.StringIO()
-    console = Console(
-        file=buffer, force_terminal=True, color_system="standard", no_color=False, width=1000
-    )
-    for line in lines:
-        text = Text.assemble(*line)
-        text.rstrip()
-        console.print(text, soft_wrap=True)
-    return buffer.getvalue()
+def _layers(inspection: Inspection, page: Page) -> list[Line]:
+    return [
+        *_trees(inspection, page),
+        *_detached(inspection.headers, page),
+        *_images(inspection, page),
+    ]
 
 
 def _trees(inspection: Inspection, page: Page) -> list[Line]:
@@ -152,8 +93,8 @@ def _detached(headers: list[EvidenceHeader], page: Page) -> list[Line]:
     for header in headers:
         digest = [f"SHA-256 {header.sha256}"] if header.sha256 else []
         facts = [f"LUKS header of {page.show(header.layer)}", f"{header.size} bytes", *digest]
-        lines.append([(_short(page.show(header.path), page), "bold")])
-        lines += [[(f"  {text}", "")] for text in pack(facts, ", ", _room(page, 2))]
+        lines.append([(short(page.show(header.path), page), "bold")])
+        lines += [[(f"  {text}", "")] for text in pack(facts, ", ", room(page, 2))]
     return lines
 
 
@@ -165,17 +106,17 @@ def _header(evidence: Evidence, disk: Layer | None, page: Page) -> list[Line]:
     ]
     if disk and disk.table:
         facts.append(f"sectors of {disk.table.sector_size} bytes")
-    lines: list[Line] = [[(_short(page.show(evidence.path), page), "bold")]]
-    lines += [[(f"  {text}", "")] for text in pack(facts, ", ", _room(page, 2))]
+    lines: list[Line] = [[(short(page.show(evidence.path), page), "bold")]]
+    lines += [[(f"  {text}", "")] for text in pack(facts, ", ", room(page, 2))]
     for link in evidence.chain:
         kind = f"on {page.show(link.format)} "
-        lines.append([(f"  {kind}{_short(page.show(link.path), page, len(kind) + 2)}", "")])
+        lines.append([(f"  {kind}{short(page.show(link.path), page, len(kind) + 2)}", "")])
     for words in _hashes(evidence, page):
-        lines += [[(f"  {text}", "")] for text in pack(words, "  ", _room(page, 2))]
+        lines += [[(f"  {text}", "")] for text in pack(words, "  ", room(page, 2))]
     if page.verbose:
         for file in evidence.files:
             size = f"{file.size} bytes  "
-            lines.append([(f"  {size}{_short(page.show(file.path), page, len(size) + 2)}", "dim")])
+            lines.append([(f"  {size}{short(page.show(file.path), page, len(size) + 2)}", "dim")])
     return lines
 
 
@@ -191,14 +132,6 @@ def _hashes(evidence: Evidence, page: Page) -> list[list[str]]:
     if evidence.sha256:
         lines.append([f"SHA-256 {evidence.sha256}", "(content of the disk)"])
     return lines
-
-
-def _short(text: str, page: Page, before: int = 0) -> str:
-    return text if page.width is None else cut(text, page.width - before, page.mark)
-
-
-def _room(page: Page, before: int) -> int | None:
-    return None if page.width is None else page.width - before
 
 
 def _table(branches: list[Branch], around: Surroundings, page: Page) -> list[Line]:
@@ -241,7 +174,7 @@ def _below(before: str, notes: list[Note], page: Page) -> list[Line]:
     return [
         [(before, "dim"), (text, "dim")]
         for note in notes
-        for text in pack(note.items, note.separator, _room(page, len(before)))
+        for text in pack(note.items, note.separator, room(page, len(before)))
     ]
 
 
@@ -258,13 +191,13 @@ def _findings(findings: list[Finding], page: Page) -> list[Line]:
 def _finding(finding: Finding, page: Page) -> list[Line]:
     where = f"{page.show(finding.layer)}: " if finding.layer else ""
     words = (where + page.show(finding.message) + f" [{page.show(finding.code)}]").split(" ")
-    texts = pack(words, " ", _room(page, 4))
+    texts = pack(words, " ", room(page, 4))
     return [[("  " if index == 0 else "    ", ""), (text, "")] for index, text in enumerate(texts)]
 
 
 def _summary(inspection: Inspection, page: Page) -> list[Line]:
     if inspection.complete:
-        return _wrapped(
+        return wrapped(
             "Complete: nothing was left out, and nothing was found wrong.", page, "green"
         )
     parts = [
@@ -277,7 +210,7 @@ def _summary(inspection: Inspection, page: Page) -> list[Line]:
         names = [f"{page.show(each.address)} ({each.status.value})" for each in left_out]
         rest = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
         parts.append(f"not or not fully read: {', '.join(names[:_MAX_NAMED])}{rest}")
-    return _wrapped(f"Incomplete: {'; '.join(parts) or 'see above'}.", page, "yellow")
+    return wrapped(f"Incomplete: {'; '.join(parts) or 'see above'}.", page, "yellow")
 
 
 def _closing(evidence_line: str, notice: str, page: Page) -> list[Line]:
@@ -285,7 +218,7 @@ def _closing(evidence_line: str, notice: str, page: Page) -> list[Line]:
         line
         for text in (evidence_line, notice)
         for each in text.splitlines()
-        for line in _wrapped(page.show_own(each), page, "")
+        for line in wrapped(page.show_own(each), page, "")
     ]
 
 
@@ -298,7 +231,3 @@ def _versions(inspection: Inspection, page: Page) -> list[Line]:
         if items
         for text in pack([title + items[0], *items[1:]], ", ", page.width)
     ]
-
-
-def _wrapped(text: str, page: Page, style: str) -> list[Line]:
-    return [[(each, style)] for each in pack(text.split(" "), " ", page.width)]

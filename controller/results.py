@@ -6,9 +6,11 @@ import msgspec
 
 from appliance.image import NestedImage
 from appliance.layer import Finding, Layer, Severity, Status
+from appliance.system import System
 from controller.errors import ExitCode
 
 SCHEMA = "forensic.inspect/1"
+SYSTEMS_SCHEMA = "forensic.os/1"
 LEFT_OUT = {Status.LOCKED, Status.UNSUPPORTED, Status.DAMAGED, Status.LIMIT}
 
 
@@ -67,6 +69,7 @@ class Inspection(msgspec.Struct, frozen=True):
 
     `boundary` is what kept the guest in: "kvm", or "cell" where QEMU emulated the processor and
     gives no promise of its own. `nested_images` are disk images in file systems (`--nested`).
+    `systems` are the operating systems, None where nobody asked for them.
     """
 
     schema: str
@@ -79,6 +82,7 @@ class Inspection(msgspec.Struct, frozen=True):
     timings: dict[str, float]
     headers: list[EvidenceHeader] = []
     nested_images: list[NestedImage] = []
+    systems: list[System] | None = None
 
     @property
     def exit_code(self) -> ExitCode:
@@ -87,6 +91,37 @@ class Inspection(msgspec.Struct, frozen=True):
 
     def to_json(self) -> bytes:
         """The documented JSON document, indented, with a final newline."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+
+class Systems(msgspec.Struct, frozen=True):
+    """What `forensic os --json` prints: an Inspection without its layers."""
+
+    schema: str
+    evidence: list[Evidence]
+    systems: list[System]
+    findings: list[Finding]
+    complete: bool
+    boundary: str
+    tools: dict[str, str]
+    timings: dict[str, float]
+
+    @classmethod
+    def of(cls, result: Inspection) -> Systems:
+        """The systems of an inspection that has looked for them."""
+        return cls(
+            schema=SYSTEMS_SCHEMA,
+            evidence=result.evidence,
+            systems=result.systems or [],
+            findings=result.findings,
+            complete=result.complete,
+            boundary=result.boundary,
+            tools=result.tools,
+            timings=result.timings,
+        )
+
+    def to_json(self) -> bytes:
+        """The document of docs/reference/os.md, indented, with a final newline."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
 
 

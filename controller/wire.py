@@ -19,6 +19,7 @@ from appliance.image import NestedImage
 from appliance.layer import Finding, Layer
 from appliance.protocol import LayerKey, Wanted
 from appliance.secret import wipe
+from appliance.system import System
 from controller.errors import BY_NAME, CellFailed, EnvironmentFailed, ForensicError
 from images.graph import Plan
 
@@ -100,6 +101,7 @@ class Done(msgspec.Struct, tag=True):
     sizes: list[int] = []
     memory: int = 0
     nested_images: list[NestedImage] = []
+    systems: list[System] = []
 
 
 class Trouble(msgspec.Struct, tag=True):

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 from appliance.image import NestedImage
 from appliance.layer import MAX_TEXT, Finding, Layer, Severity
-from appliance.protocol import Body, Deed, Progress
+from appliance.protocol import Body, Deed, Progress, SystemPart
+from appliance.system import System
 
 MAX_LAYERS = 4096
 _FOR_OTHERS = 20.0
@@ -35,9 +36,10 @@ class Outcome:
     ) -> None:
         self._emit = emit
         self._fatal = set(fatal)
-        self._layers = 0
         self._deadline = deadline
         self._depths: dict[str, int] = {}
+        self._running: list[Progress] = []
+        self.layers: list[Layer] = []
         self.timings: dict[str, float] = {}
         self.memory = 0
         """MiB that a guest needs for what was left out in this one for want of memory."""
@@ -50,11 +52,11 @@ class Outcome:
     @property
     def is_full(self) -> bool:
         """So many layers that the rest is left out (and said to be)."""
-        return self._layers >= MAX_LAYERS
+        return len(self.layers) >= MAX_LAYERS
 
     def add(self, layer: Layer) -> None:
         """Report a layer."""
-        self._layers += 1
+        self.layers.append(layer)
         above = max((self._depths.get(each, 0) for each in layer.parents), default=0)
         self._depths[layer.address] = above + (layer.image is not None)
         self._emit(layer)
@@ -71,9 +73,13 @@ class Outcome:
         """Report a disk image that is a file."""
         self._emit(image)
 
-    def find(self, severity: Severity, address: str, code: str, message: str) -> None:
-        """Report something about the layer at `address`."""
+    def find(self, severity: Severity, address: str | None, code: str, message: str) -> None:
+        """Report something about the layer at `address`, None for the whole run."""
         self._emit(Finding(severity, address, code, message[:MAX_TEXT]))
+
+    def report(self, part: System | SystemPart) -> None:
+        """Report an operating system, or more of the one that was reported last."""
+        self._emit(part)
 
     def repeat(self, findings: list[Finding]) -> None:
         """Report findings that were made elsewhere."""
@@ -85,12 +91,18 @@ class Outcome:
         self, operation: str, address: str, phase: str, seconds: int = _SECONDS
     ) -> Iterator[None]:
         """Announce `operation` on a layer, so that the host can name it if the guest dies of it or
-        says nothing for `seconds`, and count its time under `phase`. Raises LeftAlone."""
+        says nothing for `seconds`, and count its time under `phase`. Raises LeftAlone.
+
+        A phase within another one is announced in its place, and then that one again."""
         if Deed(operation, address) in self._fatal:
             raise LeftAlone(f"{operation} {address}")
-        self._emit(Progress(operation, address, seconds))
+        self._running.append(Progress(operation, address, seconds))
+        self._emit(self._running[-1])
         begin = time.monotonic()
         try:
             yield
         finally:
+            self._running.pop()
+            if self._running:
+                self._emit(self._running[-1])
             self.timings[phase] = self.timings.get(phase, 0.0) + time.monotonic() - begin

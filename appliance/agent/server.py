@@ -13,6 +13,7 @@ from appliance.agent.headers import open_headers
 from appliance.agent.keyring import Keyring, parse_key
 from appliance.agent.mapper import map_disks
 from appliance.agent.outcome import Outcome
+from appliance.agent.system.find import find_systems
 from appliance.agent.versions import tool_versions
 from appliance.agent.work import Work
 from appliance.protocol import (
@@ -78,8 +79,11 @@ def _map(request: Request, emit: Callable[[Body], None], stack: ExitStack) -> Ma
     keyring = Keyring(request.keys)
     stack.callback(keyring.wipe)
     headers = open_headers(request.headers, outcome, stack)
-    map_disks(request.disks, Work(outcome, stack, keyring, request.wanted, headers))
+    work = Work(outcome, stack, keyring, request.wanted, headers)
+    file_systems = map_disks(request.disks, work)
     keyring.wipe()
+    if request.wanted.systems:
+        find_systems(file_systems, work)
     timings = {phase: round(s, 4) for phase, s in outcome.timings.items()}
     return Mapped(tool_versions(), timings, outcome.memory)
 

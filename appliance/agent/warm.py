@@ -15,6 +15,7 @@ from appliance.agent.device import seal
 from appliance.agent.mapper import map_devices
 from appliance.agent.outcome import Outcome
 from appliance.agent.provision import make_key
+from appliance.agent.system import rpm
 from appliance.agent.versions import tool_versions
 from appliance.agent.work import Work
 from appliance.layer import Finding, Layer
@@ -91,6 +92,7 @@ def rehearse() -> None:
             f"the rehearsal found {contents}, opened {opened} and says: {'; '.join(findings)}"
         )
     _clear(disk)
+    rpm.warm("/run/no-database")
     tool_versions()
     make_key()
     lvm.standby.fill(2)

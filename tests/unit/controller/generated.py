@@ -22,6 +22,7 @@ from appliance.layer import (
     Table,
     VolumeFacts,
 )
+from appliance.system import Application, Interface, MountEntry, Service, System, User
 from controller.results import SCHEMA, Evidence, EvidenceFile, EvidenceLink, Inspection, StoredHash
 from tests.unit.controller.inspections import HOSTILE
 
@@ -102,6 +103,39 @@ def layers(text: st.SearchStrategy[str]) -> st.SearchStrategy[Layer]:
     )
 
 
+def systems(text: st.SearchStrategy[str]) -> st.SearchStrategy[System]:
+    maybe, words = st.none() | text, st.lists(text, max_size=3)
+    moment = st.none() | st.integers(-(2**63) + 1, 2**63 - 1)
+    mounts = st.lists(st.builds(MountEntry, text, text, maybe, maybe, maybe, maybe), max_size=2)
+    return st.builds(
+        System,
+        text,
+        text,
+        text,
+        **dict.fromkeys(
+            ("distro", "product_name", "product_variant", "version", "build_id", "arch",
+             "hostname", "domain", "machine_id", "timezone", "install_date_from", "package_format"),
+            maybe,
+        ),
+        **dict.fromkeys(("install_date", "last_boot", "last_shutdown"), moment),
+        **dict.fromkeys(("kernels", "dns"), words),
+        **dict.fromkeys(("mountpoints", "drive_mappings"), mounts),
+        major_version=MAYBE_SIZE,
+        users=st.lists(
+            st.builds(User, text, text, maybe, maybe, maybe, maybe, moment, st.none() | FLAG),
+            max_size=2,
+        ),
+        services=st.lists(st.builds(Service, text, text, maybe), max_size=2),
+        interfaces=st.lists(
+            st.builds(Interface, text, maybe, words, words, words, maybe, maybe), max_size=2
+        ),
+        applications=st.lists(
+            st.builds(Application, text, text, maybe, maybe, maybe, maybe, maybe, maybe, moment),
+            max_size=2,
+        ),
+    )  # fmt: skip
+
+
 def inspections(text: st.SearchStrategy[str]) -> st.SearchStrategy[Inspection]:
     digest = st.none() | st.binary(min_size=32, max_size=32).map(bytes.hex)
     files = st.lists(st.builds(EvidenceFile, text, SIZE, digest), max_size=2)
@@ -129,4 +163,5 @@ def inspections(text: st.SearchStrategy[str]) -> st.SearchStrategy[Inspection]:
             st.builds(NestedImage, text, text, text, maybe, text, maybe, MAYBE_SIZE, SIZE, SIZE),
             max_size=2,
         ),
+        systems=st.none() | st.lists(systems(text), max_size=2),
     )

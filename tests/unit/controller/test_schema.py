@@ -15,8 +15,9 @@ import jsonschema
 import msgspec
 import pytest
 from hypothesis import given, settings
+from referencing import Registry, Resource
 
-from appliance import image, layer
+from appliance import image, layer, system
 from appliance.layer import Kind, Severity, Status
 from controller import results
 from controller.results import SCHEMA, Inspection
@@ -28,6 +29,7 @@ REFERENCE = ROOT / "docs/reference"
 GOLDEN = ROOT / "tests/golden/report"
 DOCUMENT: dict[str, Any] = json.loads((REFERENCE / "inspect.schema.json").read_text())
 PAGE = (REFERENCE / "inspect.md").read_text()
+BOTH_PAGES = PAGE + (REFERENCE / "os.md").read_text()
 VALIDATOR = jsonschema.Draft202012Validator(DOCUMENT)
 
 OBJECTS: dict[str, Any] = {
@@ -53,6 +55,12 @@ OBJECTS: dict[str, Any] = {
     "image": image.ImageFacts,
     "image_file": image.ImageFile,
     "nested_image": image.NestedImage,
+    "system": system.System,
+    "application": system.Application,
+    "user": system.User,
+    "service": system.Service,
+    "mount": system.MountEntry,
+    "interface": system.Interface,
 }
 
 
@@ -76,7 +84,7 @@ def test_every_field_is_required_and_described(name: str) -> None:
     assert part["required"] == fields
     for field, schema in part["properties"].items():
         assert schema.get("description"), field
-        assert f"`{field}`" in PAGE, f"inspect.md does not explain {field}"
+        assert f"`{field}`" in BOTH_PAGES, f"no page explains {field}"
 
 
 def test_enumerations() -> None:
@@ -98,6 +106,21 @@ def test_samples_follow_it(name: str) -> None:
 @given(inspections(ENCODABLE))
 def test_whatever_the_types_allow_follows_it(result: Inspection) -> None:
     VALIDATOR.validate(json.loads(result.to_json()))
+
+
+@settings(max_examples=30, deadline=None)
+@given(inspections(ENCODABLE))
+def test_the_document_of_os_follows_its_schema(result: Inspection) -> None:
+    document = json.loads((REFERENCE / "os.schema.json").read_text())
+    registry = Registry().with_resources(
+        [(each["$id"], Resource.from_contents(each)) for each in (DOCUMENT, document)]
+    )
+    validator = jsonschema.Draft202012Validator(document, registry=registry)
+    printed = json.loads(results.Systems.of(result).to_json())
+    validator.validate(printed)
+    assert list(document["properties"]) == document["required"] == list(printed)
+    del printed["systems"]
+    assert not validator.is_valid(printed)
 
 
 def paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

@@ -1,0 +1,13 @@
+"""Who recognises which system. A new kind is added here, and in modules of its own."""
+
+from __future__ import annotations
+
+from appliance.agent.system import bsd, linux, unknown
+from appliance.agent.system.candidate import Recogniser
+
+RECOGNISERS: list[Recogniser] = [
+    linux.recognise,
+    bsd.recognise,
+    unknown.recognise,
+]
+"""In the order in which they are asked; the first that knows the system reads it."""
