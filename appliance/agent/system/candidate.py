@@ -31,8 +31,9 @@ class Candidate:
     work: Work
 
 
-Recogniser = Callable[[Candidate], System | None]
-"""Reads the system at a candidate, or returns None where it is none of its kind.
+Recogniser = Callable[[Candidate], System | list[System] | None]
+"""Reads the system at a candidate, or the few that share its root, as Windows may; returns None
+where it is none of its kind.
 
 It runs within a phase. Anything that it cannot read it tells by `files.tell` (or
 `work.outcome.find`) and leaves out. Lists are cut with `files.bounded`; strings have at most

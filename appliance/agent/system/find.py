@@ -28,12 +28,11 @@ def find_systems(file_systems: list[FileSystem], work: Work) -> None:
     for file_system in file_systems:
         address = file_system.volume.address
         if found >= MAX_SYSTEMS:
-            message = f"more than {MAX_SYSTEMS} systems: this file system was not looked into"
-            work.outcome.find(Severity.WARNING, address, "system-limit", message)
+            _tell_limit(address, work)
             return
         others = [each for each in file_systems if each is not file_system]
         try:
-            found += _look(file_system, others, work, sender)
+            found += _look(file_system, others, work, sender, MAX_SYSTEMS - found)
         except LeftAlone:
             continue
         except (MountError, RootError) as error:
@@ -44,8 +43,10 @@ def find_systems(file_systems: list[FileSystem], work: Work) -> None:
         work.outcome.find(Severity.INFO, None, "no-system", message)
 
 
-def _look(file_system: FileSystem, others: list[FileSystem], work: Work, sender: Sender) -> int:
-    """Report the systems of one file system; return how many there are."""
+def _look(
+    file_system: FileSystem, others: list[FileSystem], work: Work, sender: Sender, room: int
+) -> int:
+    """Report the systems of one file system, at most `room`; return how many there are."""
     if not can_be_mounted(file_system):
         raise MountError(f"there is no driver for {file_system.content.type}")
     address = file_system.volume.address
@@ -62,14 +63,21 @@ def _look(file_system: FileSystem, others: list[FileSystem], work: Work, sender:
             ):
                 files = Files(root, address, work.outcome)
                 here = Candidate(root, files, file_system, path, others, mounts, work)
-                system = _recognise(here)
-                if system:
+                systems = _recognise(here)
+                if found + len(systems) > room:
+                    _tell_limit(address, work)
+                for system in systems[: room - found]:
                     sender.send(system)
                     found += 1
     return found
 
 
-def _recognise(candidate: Candidate) -> System | None:
+def _tell_limit(address: str, work: Work) -> None:
+    message = f"more than {MAX_SYSTEMS} systems: from here on they are left out"
+    work.outcome.find(Severity.WARNING, address, "system-limit", message)
+
+
+def _recognise(candidate: Candidate) -> list[System]:
     for recogniser in RECOGNISERS:
         try:
             system = recogniser(candidate)
@@ -79,5 +87,5 @@ def _recognise(candidate: Candidate) -> System | None:
             candidate.files.tell(candidate.path, f"a system here could not be read: {reason}")
         else:
             if system:
-                return system
-    return None
+                return system if isinstance(system, list) else [system]
+    return []

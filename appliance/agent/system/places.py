@@ -25,7 +25,14 @@ _TELLING = (
 )
 """Each of them alone is enough."""
 
-_TELLING_IN_ANY_CASE = ("Windows/System32/config", "WINNT/System32/config")
+_TELLING_IN_ANY_CASE = (
+    "Windows/System32/config",
+    "WINNT/System32/config",
+    "WIN/System32/config",
+    "ReactOS/System32/config",
+    "Windows.old/Windows/System32/config",
+    "Windows/System.dat",
+)
 _PROGRAMS = ("bin", "usr/bin", "sbin")
 _SETTINGS = ("etc/fstab", "etc/passwd", "etc/inittab", "etc/rc")
 _MAX_PLACES = 32
@@ -56,7 +63,7 @@ def _looks_like_a_root(root: Root, path: str) -> bool:
     if any(root.exists(f"{path}/{each}") for each in _TELLING):
         return True
     folding = root.ignoring_case()
-    if any(folding.is_dir(f"{path}/{each}") for each in _TELLING_IN_ANY_CASE):
+    if any(folding.exists(f"{path}/{each}") for each in _TELLING_IN_ANY_CASE):
         return True
     has_programs = any(root.exists(f"{path}/{each}") for each in _PROGRAMS)
     return has_programs and any(root.exists(f"{path}/{each}") for each in _SETTINGS)

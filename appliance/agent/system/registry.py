@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from appliance.agent.system import bsd, linux, unknown
 from appliance.agent.system.candidate import Recogniser
+from appliance.agent.system.windows import recognise as windows
 
 RECOGNISERS: list[Recogniser] = [
+    windows.recognise,
     linux.recognise,
     bsd.recognise,
     unknown.recognise,
