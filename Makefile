@@ -24,3 +24,4 @@ lint: .venv/.dev-ready
 bench: .venv/.dev-ready
 	$(PYTHON) -m tests.bench
 	$(PYTHON) -m tests.bench.containers
+	$(PYTHON) -m tests.bench.checks

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from appliance.check import Check
 from appliance.image import NestedImage
 from appliance.layer import Finding, Layer, check_bytes, check_list, check_text
 from appliance.system import Application, Interface, MountEntry, Service, System, User
@@ -104,19 +105,33 @@ class Deed:
 
 
 @dataclass(frozen=True, slots=True)
+class Checking:
+    """Which file systems are checked: those on `layers`, all where that is empty.
+
+    `trial`: "clean" needs a repair on a throw-away overlay that changes nothing. `seconds` is what
+    one run of a checker may take.
+    """
+
+    layers: list[str] = field(default_factory=list)
+    trial: bool = True
+    seconds: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """What a mapping is to do besides finding layers.
 
     `view` is "as-found" (nothing is replayed) or "recovered" (journals are replayed, on a
     throw-away overlay). `open` are addresses of disk images in file systems, as
     "LAYER:/path", `nested` asks for all that are there, and `systems` for what operating systems
-    are installed.
+    are installed. `check` asks for checks of the file systems.
     """
 
     view: str = "as-found"
     nested: bool = False
     open: list[str] = field(default_factory=list)
     systems: bool = False
+    check: Checking | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,15 +157,17 @@ class Progress:
     """Event: what the agent is doing now, and on which layer. Shown, and named if it dies.
 
     It may take `seconds` without another word; then the guest is given up as one that hangs.
+    `share` is how much of it is done, in thousandths, where that is known.
     """
 
     operation: str
     layer: str
     seconds: int
+    share: int | None = None
 
     def __post_init__(self) -> None:
         check_text(self.operation, self.layer)
-        check_bytes(self.seconds)
+        check_bytes(self.seconds, self.share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +218,7 @@ class Failed:
         check_text(self.code, self.message)
 
 
-Body = Layer | Finding | NestedImage | System | SystemPart | Progress | Mapped | Failed
+Body = Layer | Finding | NestedImage | Check | System | SystemPart | Progress | Mapped | Failed
 
 BODIES: dict[str, type[Body]] = {
     "layer": Layer,
@@ -209,6 +226,7 @@ BODIES: dict[str, type[Body]] = {
     "finding": Finding,
     "system": System,
     "system-part": SystemPart,
+    "check": Check,
     "progress": Progress,
     "done": Mapped,
     "failed": Failed,

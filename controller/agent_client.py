@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import msgspec
 import paramiko
 
+from appliance.check import Check
 from appliance.image import NestedImage
 from appliance.layer import Finding, Layer
 from appliance.protocol import (
@@ -60,6 +61,7 @@ class Mapping:
     layers: list[Layer] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     systems: list[System] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
     tools: dict[str, str] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
     memory: int = 0
@@ -110,13 +112,19 @@ class AgentClient:
                     systems.add(body)
                 case SystemPart():
                     systems.extend(body)
+                case Check():
+                    found.checks.append(body)
                 case Progress():
                     self.doing = body
                     self._silence = time.monotonic() + body.seconds + _GRACE
                     watch(body)
                 case _:
                     _refuse(body)
-            if len(found.layers) > MAX_LAYERS or len(found.findings) > MAX_FINDINGS:
+            if (
+                len(found.layers) > MAX_LAYERS
+                or len(found.findings) > MAX_FINDINGS
+                or len(found.checks) > MAX_LAYERS
+            ):
                 raise GuestHostile("the agent reports more layers than it may")
             if len(found.nested) > MAX_NESTED:
                 raise GuestHostile("the agent reports more images than it may")

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
+from appliance.check import Check
 from appliance.layer import MAX_TEXT, Finding, Severity
 from appliance.secret import wipe
 from controller import growth, state
@@ -76,6 +77,7 @@ class Case:
         self._images: list[Image] = []
         self._headers: list[OpenHeader] = []
         self._console = b""
+        self._checks: list[Check] = []
         self._session: dict[str, str] = {}
         self._timings: dict[str, float] = {}
         self._tools: dict[str, str] = {"forensic": importlib.metadata.version("forensic-appliance")}
@@ -148,6 +150,11 @@ class Case:
         """What the guest wrote to its serial console, as of the last inspection."""
         return self._console
 
+    @property
+    def checks(self) -> list[Check]:
+        """Checks of file systems, as of the last inspection; `Settings.wanted` asks for them."""
+        return self._checks
+
     def changes(self) -> list[str]:
         """What is different now about the files of the evidence, a line each; none is good."""
         files = [file for image in self._images for file in image.files]
@@ -157,6 +164,7 @@ class Case:
     def inspect(self) -> Inspection:
         """Map the layers of all images."""
         done, too_small = self._map()
+        self._checks = done.checks
         evidence, failures = self._evidence()
         given = self._settings.keys, self._settings.headers
         unused = astray(*given, {layer.address for layer in done.layers})

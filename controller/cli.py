@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from appliance.protocol import Wanted
-from controller import cli_os
-from controller.errors import ForensicError, GuestFailed
+from controller import cli_fsck, cli_os
+from controller.errors import ExitCode, ForensicError, GuestFailed
 from controller.interruption import taken_down
 from controller.options import (
     Accel,
@@ -49,6 +49,7 @@ appliance_app = typer.Typer(
 )
 app.add_typer(appliance_app, name="appliance")
 app.command("os")(cli_os.systems)
+app.command("fsck")(cli_fsck.fsck)
 
 
 def _show_version(wanted: bool) -> None:
@@ -200,11 +201,24 @@ def appliance_remove() -> None:
 
 def main() -> None:
     """Entry point: one place where errors become words and a status."""
+    is_fsck = sys.argv[1:2] == ["fsck"]
     try:
         app()
     except ForensicError as error:
         _complain(error)
-        sys.exit(error.exit_code)
+        sys.exit(_as_fsck(error.exit_code) if is_fsck else error.exit_code)
+    except SystemExit as end:
+        # No check ends with 2: that bit of fsck(8) is for a host that has to be booted anew.
+        if is_fsck and end.code == ExitCode.USAGE:
+            sys.exit(_as_fsck(ExitCode.USAGE))
+        raise
+
+
+def _as_fsck(code: ExitCode) -> int:
+    """The same in the words of fsck(8)."""
+    from controller.fsck_results import OPERATIONAL, USAGE  # noqa: PLC0415
+
+    return USAGE if code is ExitCode.USAGE else OPERATIONAL
 
 
 def _complain(error: ForensicError) -> None:

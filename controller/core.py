@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from appliance.protocol import Provisioned
+from appliance.protocol import Progress, Provisioned
 from appliance.secret import wipe
 from controller import guest as guests
 from controller.artifacts import verify
@@ -211,6 +211,7 @@ class Core:
             systems=found.systems,
             console=self._consoles + self.console,
             memory=found.memory,
+            checks=found.checks,
         )
 
     def _map(self, order: Inspect, deaths: list[Death], seconds: float) -> Mapping:
@@ -221,8 +222,15 @@ class Core:
             headers=self._shown.headers,
             fatal=[death.deed for death in deaths],
             seconds=seconds,
-            watch=lambda step: self._link.send(Step(step.operation, step.layer)),
+            watch=self._pass_on,
         )
+
+    def _pass_on(self, step: Progress) -> None:
+        share = step.share
+        if share is None:
+            self._link.send(Step(step.operation, step.layer))
+        else:
+            self._link.send(Step(step.operation, step.layer, share, 1000, "\u2030"))
 
     def _blamed(self, error: GuestFailed) -> GuestFailed:
         """The error with what the agent did last: it names the evidence that may be the cause."""

@@ -59,17 +59,22 @@ class Inspecting:
 
 def run(order: Inspecting) -> ExitCode:
     """Inspect, print, and return the exit code. Raises ForensicError."""
+    result, case, changed = inspected(order)
+    _print(result, case, order, changed)
+    if changed:
+        raise changed
+    return result.exit_code
+
+
+def inspected(order: Inspecting) -> tuple[Inspection, Case, EvidenceChanged | None]:
+    """Inspect, and show the progress. Raises ForensicError."""
     if order.keep_log and os.path.lexists(order.keep_log):
         raise UsageError(
             f"--keep-log: {shown(str(order.keep_log))} exists already",
             hint="name a file that does not exist yet; nothing is overwritten",
         )
     with Progress(quiet=order.quiet) as progress:
-        result, case, changed = _inspect(order, progress)
-    _print(result, case, order, changed)
-    if changed:
-        raise changed
-    return result.exit_code
+        return _inspect(order, progress)
 
 
 def _inspect(
@@ -78,7 +83,7 @@ def _inspect(
     def watch(step: Step) -> None:
         # Layer by layer is for who watches a line change, or asked for it.
         if not step.detail or order.verbose or sys.stderr.isatty():
-            progress.step(step.operation, step.detail, step.done, step.total)
+            progress.step(step.operation, step.detail, step.done, step.total, step.unit)
 
     settings = _settings(order)
     case = Case(order.images, settings, watch)
@@ -151,21 +156,27 @@ def _print(
         return
     from controller import report  # noqa: PLC0415 - rich costs a tenth of a second
 
-    compared = "size, mtime, ctime and inode" + (", and SHA-256" if order.verify else "")
-    compared_files = sum(len(evidence.files) for evidence in result.evidence) + len(result.headers)
-    files = count(compared_files, "file")
-    unchanged = f"evidence unchanged: {files} compared by {compared}"
     report.render(
         result,
         file=sys.stdout,
         verbose=order.verbose,
-        evidence_line="EVIDENCE CHANGED DURING THE RUN" if changed else unchanged,
-        notice=_notice(case),
+        evidence_line=evidence_line(result, order, changed),
+        notice=notice(case),
         only_systems=order.only_systems,
     )
 
 
-def _notice(case: Case) -> str:
+def evidence_line(result: Inspection, order: Inspecting, changed: EvidenceChanged | None) -> str:
+    """What the report says of the comparison of the evidence."""
+    if changed:
+        return "EVIDENCE CHANGED DURING THE RUN"
+    compared = "size, mtime, ctime and inode" + (", and SHA-256" if order.verify else "")
+    number = sum(len(evidence.files) for evidence in result.evidence) + len(result.headers)
+    return f"evidence unchanged: {count(number, 'file')} compared by {compared}"
+
+
+def notice(case: Case) -> str:
+    """What the user should know of how the guest was run, "" for nothing."""
     if not case.fallback:
         return ""
     return (

@@ -13,8 +13,11 @@ from controller.errors import ExitCode
 
 
 @contextlib.contextmanager
-def taken_down() -> Iterator[None]:
-    """Ctrl-C, SIGTERM and SIGHUP all unwind the stack, so that everything is taken down."""
+def taken_down(interrupted: int = ExitCode.INTERRUPTED) -> Iterator[None]:
+    """Ctrl-C, SIGTERM and SIGHUP all unwind the stack, so that everything is taken down.
+
+    `interrupted` is the status that Ctrl-C ends with.
+    """
 
     def unwind(number: int, _frame: FrameType | None) -> NoReturn:
         raise SystemExit(128 + number)
@@ -24,7 +27,7 @@ def taken_down() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         sys.stderr.write("forensic: interrupted; nothing is left running\n")
-        raise SystemExit(ExitCode.INTERRUPTED) from None
+        raise SystemExit(interrupted) from None
     finally:
         for each, handler in previous.items():
             signal.signal(each, handler)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -61,6 +62,12 @@ class Page:
 
 Line = list[tuple[str, str]]
 """Pieces of text, each with its style."""
+
+
+def page_for(file: TextIO, *, verbose: bool) -> Page:
+    """What this output can take."""
+    width = max(20, shutil.get_terminal_size().columns) if file.isatty() else None
+    return Page(file.encoding or "utf-8", width, verbose)
 
 
 def takes_colours(file: TextIO) -> bool:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.text import Text
 
+PER_MILLE = "\u2030"
+"""The unit of what counts in thousandths of itself."""
+
 _REFRESHES_PER_SECOND = 4
 _SETTLED = 2.0
 """Seconds before a rate means something."""
@@ -53,11 +56,14 @@ class _Task:
         parts = [self.words()]
         if self.done is not None and self.total:
             share = min(100, max(0, 100 * self.done // self.total))
-            parts.append(f"{share}% of {self._amount(self.total)}")
+            parts.append(f"{share}%" if self.unit == PER_MILLE else self._share(share, self.total))
             parts += self._speed(now, self.done, self.total)
         elif self.done is not None:
             parts.append(self._amount(self.done))
         return ", ".join(parts)
+
+    def _share(self, share: int, total: int) -> str:
+        return f"{share}% of {self._amount(total)}"
 
     def _speed(self, now: float, done: int, total: int) -> list[str]:
         seconds = now - self.begin
@@ -65,6 +71,8 @@ class _Task:
             return []
         rate = (done - self.first) / seconds
         left = duration(max(0, total - done) / rate)
+        if self.unit == PER_MILLE:
+            return [f"about {left} left"]
         return [f"{self._amount(max(1, int(rate)))}/s", f"{left} left"]
 
     def _amount(self, number: int) -> str:

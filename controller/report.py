@@ -5,7 +5,6 @@ Whatever comes from evidence passes through `Page.show` (controller/page.py).
 
 from __future__ import annotations
 
-import shutil
 from typing import TextIO
 
 from appliance.layer import Finding, Kind, Layer, Severity, Status
@@ -13,7 +12,7 @@ from controller import image_list
 from controller.columns import GAP, Fit, cut, fit, pack, padded
 from controller.layer_rows import COLUMNS, Note, Surroundings, notes_of, values_of
 from controller.layer_tree import Branch, arrange
-from controller.page import Line, Page, room, short, styled, takes_colours, wrapped
+from controller.page import Line, Page, page_for, room, short, styled, takes_colours, wrapped
 from controller.results import LEFT_OUT, Evidence, EvidenceHeader, Inspection
 from controller.sizes import count, human
 from controller.system_report import describe_systems
@@ -51,12 +50,11 @@ def render(  # noqa: PLR0913 - the report's switches
     the evidence is unchanged, `notice` what else the user should know. `only_systems` leaves out
     the layers.
     """
-    width = max(20, shutil.get_terminal_size().columns) if file.isatty() else None
-    page = Page(file.encoding or "utf-8", width, verbose)
+    page = page_for(file, verbose=verbose)
     lines = [
         *([] if only_systems else _layers(inspection, page)),
         *describe_systems(inspection.systems, page),
-        *_findings(inspection.findings, page),
+        *findings_of(inspection.findings, page),
         *_summary(inspection, page),
         *_closing(evidence_line, notice, page),
         *(_versions(inspection, page) if verbose else []),
@@ -178,7 +176,8 @@ def _below(before: str, notes: list[Note], page: Page) -> list[Line]:
     ]
 
 
-def _findings(findings: list[Finding], page: Page) -> list[Line]:
+def findings_of(findings: list[Finding], page: Page) -> list[Line]:
+    """Lines of the findings, by severity."""
     lines: list[Line] = []
     for severity, title, style in _SEVERITIES:
         chosen = [finding for finding in findings if finding.severity is severity]

@@ -72,5 +72,6 @@ class Settings:
                     hint="ADDRESS is the layer with the file system, such as disk0/p1",
                 )
         # The comparison is also false for what is not a number.
-        if not 0 < self.timeout <= MAX_TIMEOUT:
+        limits = [self.timeout, *([self.wanted.check.seconds] if self.wanted.check else [])]
+        if not all(0 < each <= MAX_TIMEOUT for each in limits):
             raise UsageError(f"--timeout must be above 0 and at most {MAX_TIMEOUT} (a week)")

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from appliance.check import Check
 from appliance.image import NestedImage
 from appliance.layer import Finding, Layer
 from appliance.protocol import LayerKey, Wanted
@@ -80,12 +81,14 @@ class Inspect(msgspec.Struct, tag=True):
 
 
 class Step(msgspec.Struct, tag=True):
-    """Event: what is being done now, and where it is known how many bytes of how many are done."""
+    """Event: what is being done now, and where it is known how many bytes (or what else `unit`
+    names) of how many are done."""
 
     operation: str
     detail: str = ""
     done: int | None = None
     total: int | None = None
+    unit: str = "B"
 
 
 class Done(msgspec.Struct, tag=True):
@@ -102,6 +105,7 @@ class Done(msgspec.Struct, tag=True):
     memory: int = 0
     nested_images: list[NestedImage] = []
     systems: list[System] = []
+    checks: list[Check] = []
 
 
 class Trouble(msgspec.Struct, tag=True):

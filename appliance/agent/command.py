@@ -169,3 +169,31 @@ def start_parser(
     for limit, value in _PARSER_LIMITS.items():
         resource.prlimit(process.pid, limit, (value, value))
     return Parser(process, complaints)
+
+
+def start_watched(argv: Sequence[str], descriptor: int = -1) -> subprocess.Popen[bytes]:
+    """Start a tool whose output and errors are read together as they come; it gets no input.
+
+    It inherits `descriptor`, unless that is -1. Raises CommandError.
+    """
+    try:
+        return subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=ENVIRONMENT,
+            cwd="/",
+            start_new_session=True,
+            pass_fds=() if descriptor < 0 else (descriptor,),
+        )
+    except OSError as error:
+        raise CommandError(f"{argv[0]} could not be started: {error.strerror}") from error
+
+
+def reap(process: subprocess.Popen[bytes], *, timeout: float) -> int | None:
+    """The status of a tool that has ended or was killed, None where it hangs in the kernel."""
+    try:
+        return process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        return None

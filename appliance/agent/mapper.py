@@ -30,6 +30,7 @@ from appliance.layer import Content, Finding, Kind, Layer, Severity, Status
 from appliance.protocol import Disk
 
 _ATTACH_TIMEOUT = 20.0
+_UNREPLAYED = "needs-recovery"
 _CONTAINERS = {"apfs"}
 """File systems whose volumes are mounted, and not they themselves."""
 
@@ -138,7 +139,8 @@ class _Mapper:
         if found.content and whole is not None:
             self._join(volume, found.content, whole)
         elif found.content and _can_be_mounted(found.content):
-            self.file_systems.append(FileSystem(volume, found.content))
+            wants_replay = any(each.code == _UNREPLAYED for each in found.findings)
+            self.file_systems.append(FileSystem(volume, found.content, wants_replay=wants_replay))
         return self._inside(volume, table, opened, kind)
 
     def _inside(

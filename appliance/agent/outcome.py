@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from appliance.check import Check
 from appliance.image import NestedImage
 from appliance.layer import MAX_TEXT, Finding, Layer, Severity
 from appliance.protocol import Body, Deed, Progress, SystemPart
@@ -80,6 +81,14 @@ class Outcome:
     def report(self, part: System | SystemPart) -> None:
         """Report an operating system, or more of the one that was reported last."""
         self._emit(part)
+
+    def add_check(self, check: Check) -> None:
+        """Report what was found about a file system."""
+        self._emit(check)
+
+    def advance(self, operation: str, address: str, share: int, seconds: int) -> None:
+        """Say that `share` thousandths of an operation are done, and that it goes on."""
+        self._emit(Progress(operation, address, seconds, share))
 
     def repeat(self, findings: list[Finding]) -> None:
         """Report findings that were made elsewhere."""

@@ -7,8 +7,10 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Any
 
 from appliance.agent.device import DeviceError
+from appliance.agent.fsck.run import check_all
 from appliance.agent.headers import open_headers
 from appliance.agent.keyring import Keyring, parse_key
 from appliance.agent.mapper import map_disks
@@ -19,6 +21,7 @@ from appliance.agent.work import Work
 from appliance.protocol import (
     AGENT_ADDRESS,
     Body,
+    Checking,
     Deed,
     Disk,
     Failed,
@@ -66,12 +69,17 @@ def _parse_request(payload: bytes) -> Request:
             [Disk(**disk) for disk in decoded["disks"]],
             [parse_key(key) for key in decoded["keys"]],
             [Deed(**deed) for deed in decoded["fatal"]],
-            Wanted(**decoded["wanted"]),
+            _wanted(decoded["wanted"]),
             [Disk(**disk) for disk in decoded["headers"]],
             float(decoded["seconds"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ProtocolError(f"not a request: {error}") from None
+
+
+def _wanted(decoded: dict[str, Any]) -> Wanted:
+    check = decoded.pop("check")
+    return Wanted(**decoded, check=Checking(**check) if check else None)
 
 
 def _map(request: Request, emit: Callable[[Body], None], stack: ExitStack) -> Mapped:
@@ -84,6 +92,8 @@ def _map(request: Request, emit: Callable[[Body], None], stack: ExitStack) -> Ma
     keyring.wipe()
     if request.wanted.systems:
         find_systems(file_systems, work)
+    if request.wanted.check:
+        check_all(file_systems, request.wanted.check, outcome)
     timings = {phase: round(s, 4) for phase, s in outcome.timings.items()}
     return Mapped(tool_versions(), timings, outcome.memory)
 

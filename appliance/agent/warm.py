@@ -9,7 +9,7 @@ import shutil
 from contextlib import ExitStack
 from pathlib import Path
 
-from appliance.agent import lvm, overlay
+from appliance.agent import cgroup, lvm, overlay
 from appliance.agent.command import run
 from appliance.agent.device import seal
 from appliance.agent.mapper import map_devices
@@ -52,6 +52,7 @@ def prepare() -> None:
         Path("/proc/sys", name).write_text(value)
     # From here on no code enters the kernel, whatever evidence does to it.
     Path("/proc/sys/kernel/modules_disabled").write_text("1")
+    cgroup.prepare()
     Path("/etc/lvm/lvm.conf").write_text(lvm.CONFIGURATION)
     overlay.STORE.mkdir()
     _must(["mount", "-t", "tmpfs", "-o", overlay.STORE_OPTIONS, "overlays", str(overlay.STORE)])

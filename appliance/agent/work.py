@@ -29,10 +29,12 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class FileSystem:
-    """A file system that was found, and what it lies on."""
+    """A file system that was found, and what it lies on. `wants_replay`: its journal holds changes
+    that are not in place yet."""
 
     volume: Volume
     content: Content
+    wants_replay: bool = False
 
 
 @dataclass(frozen=True, slots=True)

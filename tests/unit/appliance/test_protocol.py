@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance import layer
+from appliance.check import Check, Ending, ToolRun, Verdict
 from appliance.image import NestedImage
 from appliance.layer import (
     MAX_BYTES,
@@ -108,11 +109,13 @@ def test_not_an_object(payload: bytes) -> None:
 
 
 LAYER = Layer("disk0", Kind.DISK, [], None, 1, Status.MAPPED)
+RUN = ToolRun("check", "e2fsck", ["-fn"], Ending.EXITED, 0, "", 0, 0.5, None)
 REPLIES = [
     (LAYER, "layer"),
     (Finding(Severity.INFO, None, "a", "b"), "finding"),
     (NestedImage("disk0", "disk0:/a", "/a", None, "raw", "dos", 1, 2, 3), "nested"),
     (Progress("a", "b", 1), "progress"),
+    (Check("disk0", "ext4", Verdict.CLEAN, "c", [RUN]), "check"),
     (Mapped({"a": "b"}, {"c": 1.5}), "done"),
     (Failed("a", "b"), "failed"),
 ]

@@ -487,7 +487,7 @@ def test_good_mapping() -> None:
     with agent(says(STEP, *frames, DONE)) as client:
         found = client.map(DISKS, [], seconds=5, watch=steps.append)
         assert client.doing == Progress("recognise", "disk0", 60)
-    assert found == Mapping(layers, [finding], {"kernel": "6.12"}, {"recognise": 0.1})
+    assert found == Mapping(layers, [finding], tools={"kernel": "6.12"}, timings={"recognise": 0.1})
     assert steps == [Progress("recognise", "disk0", 60)]
 
 
@@ -525,6 +525,8 @@ def test_request_as_the_agent_reads_it() -> None:
     assert request.pop("seconds") > 0
     nothing: dict[str, list[str]] = {"keys": [], "fatal": [], "headers": []}
     assert request == {"op": "map", "disks": [disk], "wanted": wanted, **nothing}
+    wanted["check"] = None
+    assert seen == [{"op": "map", "disks": [disk], "keys": [], "fatal": [], "wanted": wanted}]
 
 
 def test_whatever_is_decoded_can_be_sent_on() -> None:
