@@ -227,7 +227,7 @@ class ArrayMember:
     """A part of an array: the layer that it is, None where it is on none of the images.
 
     `slot` is its place in the array, None for a spare. `state` is active, rebuilding, spare,
-    journal, stale, faulty, surplus or missing; `events` how often the array had changed when this
+    journal, stale, faulty, unplaced or missing; `events` how often the array had changed when this
     part was last written to.
     """
 

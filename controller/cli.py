@@ -48,8 +48,8 @@ appliance_app = typer.Typer(
     no_args_is_help=True, help="Build, check and remove the virtual machine's own files."
 )
 app.add_typer(appliance_app, name="appliance")
-app.command("os")(cli_os.systems)
 app.command("fsck")(cli_fsck.fsck)
+app.command("os")(cli_os.show)
 
 
 def _show_version(wanted: bool) -> None:

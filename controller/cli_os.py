@@ -31,7 +31,7 @@ from controller.options import (
 )
 
 
-def systems(  # noqa: PLR0913, PLR0917 - a command has its options
+def show(  # noqa: PLR0913, PLR0917 - a command has its options
     images: Images,
     add: Add = None,
     allow_dir: AllowDir = None,

@@ -270,8 +270,7 @@ def main() -> None:
     """Serve the command until it closes the link; then the cell ends, whatever still runs."""
     # QEMU runs under the same account: it must not be able to trace this process.
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    connection = socket.socket(fileno=int(sys.argv[1]))
-    link = Link(connection)
+    link = Link(socket.socket(fileno=int(sys.argv[1])))
     # No exit handlers and no orderly teardown of QEMU: the cell's end is the kernel's to make,
     # and it has proved faster and surer (docs/design.md).
     core = Core(link, ExitStack())

@@ -33,7 +33,9 @@ def lines(images: Sequence[NestedImage], show: Show, show_own: Show) -> list[str
     rows = [names, *(_row(each, show, show_own) for each in images)]
     chosen = fit(_COLUMNS, rows, None).shown
     return [f"Disk images in file systems ({len(images)})"] + [
-        "  " + (" " * GAP).join(_cell(row[index], index, width) for index, width in chosen)
+        (
+            "  " + (" " * GAP).join(_cell(row[index], index, width) for index, width in chosen)
+        ).rstrip()
         for row in rows
     ]
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from appliance.layer import Content, ExtState, Kind, Layer, PartitionEntry, Status
 from controller.columns import Column
 from controller.image_list import about
+from controller.part_notes import part_notes
 from controller.sizes import count, human, moment, sectors
 
 COLUMNS = (
@@ -146,7 +147,8 @@ def notes_of(layer: Layer, around: Surroundings, show: Show, *, verbose: bool) -
     """The notes below a layer, each with at least one item."""
     facts = [*_relations(layer, around, show), *_volume(layer, show)]
     notes = [Note(facts), Note(about(layer.image, show))]
-    notes += [Note(_encryption(layer, show)), Note(_array(layer, show))]
+    notes += [Note(part_notes(layer, show)), Note(_encryption(layer, show))]
+    notes.append(Note(_array(layer, show)))
     if layer.content and layer.content.ext:
         notes.append(Note(_ext(layer.content.ext, show)))
     if verbose:

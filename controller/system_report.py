@@ -37,7 +37,7 @@ def _describe(system: System, page: Page) -> list[Line]:
     name = system.product_name or f"unknown system ({system.name})"
     lines: list[Line] = [[(f"{page.show(place)}  {page.show(name)}", "bold")]]
     for caption, items in _rows(system, page):
-        before = f"{' ' * _INDENT}{caption + ':':<14}"
+        before = f"{' ' * _INDENT}{caption + ':':<15}"
         for index, text in enumerate(pack(items, "; ", room(page, len(before)))):
             lines.append([(before if index == 0 else " " * len(before), "dim"), (text, "")])
     return lines
@@ -141,7 +141,8 @@ def _services(services: list[Service], page: Page) -> list[str]:
 
 def _mount(entry: MountEntry, page: Page) -> str:
     where = page.show(entry.layer) if entry.layer else "?"
-    text = f"{page.show(entry.path)} = {where}"
+    path = "swap" if entry.type == "swap" else entry.path
+    text = f"{page.show(path)} = {where}"
     if page.verbose or not entry.layer:
         text += f" [{page.show(entry.source)}]"
     return text + (f" ({page.show(entry.note)})" if entry.note else "")

@@ -30,6 +30,6 @@ def forget() -> None:
     with suppress(OSError):
         control = os.open("/dev/btrfs-control", os.O_RDWR | os.O_CLOEXEC)
         try:
-            fcntl.ioctl(control, _FORGET_DEV, bytes(_ARGUMENTS))
+            fcntl.ioctl(control, _FORGET_DEV, bytearray(_ARGUMENTS))  # bytes end at 1024
         finally:
             os.close(control)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from appliance.agent.filesystem.ufs import ufs_type
+from appliance.agent.reiserfs_journal import hide_journal
 from appliance.agent.volume import Volume
 
 Found = Callable[[Volume], str]
@@ -21,8 +22,9 @@ class Driver:
 
     `unreplayed` keeps it from replaying its journal; None where it has none that it would replay
     on a device that refuses writes. `replays` says whether it replays one where it may write.
-    `found` adds an option that depends on what is there, and `program` mounts it in user space:
-    as the only way, or as the second one where the kernel refuses.
+    `found` adds an option that depends on what is there. `hide` takes the journal out of sight, on
+    an overlay of so many bytes, where the kernel refuses to leave it alone. `program` mounts it
+    in user space: as the only way, or as the second one where the kernel refuses.
     """
 
     name: str | None
@@ -30,6 +32,7 @@ class Driver:
     unreplayed: str | None = None
     replays: bool = False
     found: Found | None = None
+    hide: Callable[[str, int], None] | None = None
     program: Callable[[Volume], list[str]] | None = None
 
 
@@ -67,7 +70,7 @@ DRIVERS = {
     "minix": Driver("minix"),
     "nilfs2": Driver("nilfs2", unreplayed="norecovery", replays=True),
     "ntfs": Driver("ntfs3", f"{_NAMES},umask=0277", replays=True, program=_ntfs_3g),
-    "reiserfs": Driver("reiserfs", unreplayed="nolog", replays=True),
+    "reiserfs": Driver("reiserfs", replays=True, hide=hide_journal),
     "squashfs": Driver("squashfs"),
     "udf": Driver("udf", f"{_NAMES},umask=0277"),
     "ufs": Driver("ufs", found=lambda volume: ufs_type(volume.read, volume.size)),

@@ -38,10 +38,12 @@ class _Part:
 
 @dataclass(frozen=True, slots=True)
 class _Array:
-    """An array, the disks that it is on by their references, and those left out."""
+    """An array, and the disks of its container: those that it is on by their references, and
+    those that are left out."""
 
     array: FirmwareArray
     container: Container
+    parts: list[_Part]
     disks: dict[int, Volume]
     stale: list[_Part]
 
@@ -55,7 +57,7 @@ class _Array:
 def assemble(members: list[Member], work: Work) -> Iterator[list[Volume]]:
     """Report the arrays of these members, and yield the volume of one at a time."""
     arrays = [each for parts in _containers(members, work) for each in _arrays(parts, work)]
-    wishes = [Wish(None, next(iter(each.disks.values())).address) for each in arrays]
+    wishes = [Wish(None, each.parts[0].volume.address) for each in arrays]
     for address, array in zip(choose(wishes, work.outcome), arrays, strict=True):
         if volume := _opened(address, array, work):
             yield [volume]
@@ -92,7 +94,8 @@ def _arrays(parts: list[_Part], work: Work) -> list[_Array]:
             text = "its RAID metadata describes no array that it has a part in"
             work.outcome.find(Severity.WARNING, part.volume.address, "no-group", text)
     return [
-        _Array(each, newest, _disks(each, current, newest, work), stale) for each in found.values()
+        _Array(each, newest, parts, _disks(each, current, newest, work), stale)
+        for each in found.values()
     ]
 
 
@@ -158,6 +161,12 @@ def _facts(each: _Array) -> ArrayFacts:
     members += [
         ArrayMember(part.volume.address, None, "stale", events=part.container.sequence)
         for part in each.stale
+    ]
+    placed = {member.layer for member in members}
+    members += [
+        ArrayMember(part.volume.address, None, "unplaced")
+        for part in each.parts
+        if not each.disks and part.volume.address not in placed
     ]
     level, _, layout = array.level.partition("_")
     return ArrayFacts(

@@ -16,9 +16,12 @@ from appliance.agent.lvm2.choice import Assembled
 from appliance.agent.lvm2.group import LogicalVolume
 from appliance.agent.lvm2.layout import Layout
 from appliance.agent.lvm2.stand_in import stand_in
-from appliance.agent.lvm2.table import ZEROS, Place, Tables, holes
+from appliance.agent.lvm2.table import ZEROS, Hole, Place, Tables, holes
 from appliance.agent.volume import Volume
 from appliance.layer import Finding, Kind, Layer, Severity, Status, VolumeFacts
+
+MAX_VOLUMES = 1024
+"""Logical volumes of one group that are opened."""
 
 _MAX_HOLES = 8
 """Findings of one volume about what it lacks; then one says how many more there are."""
@@ -41,7 +44,7 @@ class GroupVolumes:
         self._assembled = assembled
         self._group = assembled.group
         self._layout = Layout(assembled.group)
-        self._visible = self._layout.visible()
+        self._visible, self._more = _first(self._layout.visible())
         self._absent = frozenset(assembled.group.pvs) - frozenset(assembled.members)
 
     def open_direct(self, stack: ExitStack) -> list[Result]:
@@ -77,6 +80,11 @@ class GroupVolumes:
     def closed(self) -> list[Result]:
         """Pools, which have no content of their own, and what this guest cannot open."""
         results = []
+        if self._more:
+            message = f"more than {MAX_VOLUMES} logical volumes: {self._more} are not shown"
+            results.append(
+                Result(None, None, [Finding(Severity.ERROR, self._address, "limit", message)])
+            )
         for each in self._visible:
             if self._is_direct(each):
                 continue
@@ -127,11 +135,9 @@ class GroupVolumes:
         lacking = holes(self._group, volume, self._places)
         findings = [
             Finding(Severity.WARNING, self._at(volume), "incomplete", message)
-            for message in self._hole_messages(
-                [(each.begin, each.end, each.pv) for each in lacking]
-            )
+            for message in self._hole_messages(lacking)
         ]
-        if sum(each.end - each.begin for each in lacking) >= self._size(volume):
+        if sum(each.lost for each in lacking) >= self._size(volume):
             return Result(None, self._layer(volume, Status.DAMAGED), findings)
         try:
             node = Tables(self._group, self._places).open(volume, stack)
@@ -142,13 +148,17 @@ class GroupVolumes:
                 stack.callback(padded.close)
                 opened = replace(opened, padded=padded)
         except (MappingError, OSError, DeviceError) as error:
-            return self._failed(volume, str(error), findings)
+            return self._failed(volume, self._layout.facts(volume), str(error), findings)
         return Result(opened, None, findings)
 
-    def _hole_messages(self, lacking: list[tuple[int, int, str]]) -> Iterable[str]:
-        for begin, end, name in lacking[:_MAX_HOLES]:
-            why = "is missing" if name in self._absent else "is shorter than the metadata says"
-            yield f"bytes {begin} to {end - 1} lie on {self._called(name)}, which {why}"
+    def _hole_messages(self, lacking: list[Hole]) -> Iterable[str]:
+        for each in lacking[:_MAX_HOLES]:
+            which = "" if each.lost == each.end - each.begin else "stripes of "
+            why = "is missing" if each.pv in self._absent else "is shorter than the metadata says"
+            yield (
+                f"{which}bytes {each.begin} to {each.end - 1} lie on {self._called(each.pv)}, "
+                f"which {why}"
+            )
         if len(lacking) > _MAX_HOLES:
             yield f"and {len(lacking) - _MAX_HOLES} more runs of bytes cannot be read"
 
@@ -167,7 +177,8 @@ class GroupVolumes:
             message = f"parts of it lie on what is missing: {self._all_called(fatal)}"
             findings.append(Finding(Severity.WARNING, self._at(volume), "incomplete", message))
         if node is None:
-            return self._failed(volume, problem, findings)
+            own = [each for each in problem.split("; ") if volume.name in each]
+            return self._failed(volume, facts, "; ".join(own) or problem, findings)
         if loss.spared:
             message = (
                 f"parts of it lie on what is missing: {self._all_called(loss.spared)}; it is read "
@@ -178,12 +189,15 @@ class GroupVolumes:
             seal(node)
             opened = self._opened(node, facts, bool(loss.fatal), stack)
         except (OSError, DeviceError) as error:
-            return self._failed(volume, str(error), findings)
+            return self._failed(volume, facts, str(error), findings)
         return Result(opened, None, findings)
 
-    def _failed(self, volume: LogicalVolume, problem: str, findings: list[Finding]) -> Result:
+    def _failed(
+        self, volume: LogicalVolume, facts: VolumeFacts, problem: str, findings: list[Finding]
+    ) -> Result:
         finding = Finding(Severity.ERROR, self._at(volume), "not-activated", problem)
-        return Result(None, self._layer(volume, Status.DAMAGED), [*findings, finding])
+        layer = closed_layer(self._address, facts, self._size(volume), Status.DAMAGED)
+        return Result(None, layer, [*findings, finding])
 
     def _opened(self, node: str, facts: VolumeFacts, incomplete: bool, stack: ExitStack) -> Volume:
         return opened_volume(self._address, node, facts, incomplete, stack)
@@ -230,6 +244,10 @@ def closed_layer(group_address: str, facts: VolumeFacts, size: int, status: Stat
     """A logical volume that is shown without content."""
     address = f"{group_address}/{facts.name}"
     return Layer(address, Kind.LOGICAL_VOLUME, [group_address], None, size, status, volume=facts)
+
+
+def _first(volumes: list[LogicalVolume]) -> tuple[list[LogicalVolume], int]:
+    return volumes[:MAX_VOLUMES], max(0, len(volumes) - MAX_VOLUMES)
 
 
 def _parts(volume: LogicalVolume) -> list[str]:

@@ -28,10 +28,10 @@ Opener = Callable[[Volume, Work], Opened]
 OPENERS: dict[str, Opener] = {
     "crypto_LUKS": crypt.luks_volume,
     "BitLocker": crypt.bitlocker_volume,
-    "FVAULT2": crypt.filevault_volume,
     "apfs": apfs.apfs_container,
     "btrfs": subvolumes.btrfs_volume,
     "ntfs": shadow.ntfs_volume,
+    "cs_fvault2": crypt.filevault_volume,
     bcache.TYPE: bcache.open_volume,
 }
 """By libblkid's TYPE."""

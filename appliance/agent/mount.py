@@ -45,7 +45,7 @@ def mounted(volume: Volume, blkid_type: str, view: str) -> Iterator[Path]:
         if driver.name == "btrfs":
             stack.callback(btrfs_mount.forget)
             options = ",".join([*filter(None, [options]), *btrfs_mount.options(volume, nodes[1:])])
-        yield _mount(replace(volume, node=nodes[0]), driver, options, stack)
+        yield _mount(replace(volume, node=nodes[0]), driver, (options, view), stack)
 
 
 def options_of(volume: Volume, driver: Driver, view: str) -> str:
@@ -58,18 +58,32 @@ def options_of(volume: Volume, driver: Driver, view: str) -> str:
     return ",".join(option for option in options if option)
 
 
-def _mount(volume: Volume, driver: Driver, options: str, stack: ExitStack) -> Path:
-    """By the kernel; where it has no driver or refuses, by the program, if there is one."""
-    node, refusal = volume.node or "", None
-    if driver.name:
-        try:
-            return stack.enter_context(attached(node, driver.name, options))
-        except MountError as error:
-            if driver.program is None:
-                raise
-            refusal = error
+def _mount(volume: Volume, driver: Driver, how: tuple[str, str], stack: ExitStack) -> Path:
+    """By the kernel; where it has no driver or refuses, by what else there is for the type."""
+    options, view = how
+    if driver.name is None:
+        return _by_program(volume, driver, stack)
     try:
-        argv = driver.program(volume) if driver.program else []
-        return stack.enter_context(shown_by(argv, node))
+        return stack.enter_context(attached(volume.node or "", driver.name, options))
     except MountError as error:
-        raise MountError(f"{refusal}; {error}" if refusal else str(error)) from error
+        try:
+            if driver.hide and view != RECOVERED:
+                return _without_journal(volume, driver, options, stack)
+            if driver.program:
+                return _by_program(volume, driver, stack)
+        except (MountError, MappingError, BadSuperblock, OSError) as second:
+            raise MountError(f"{error}; {second}") from second
+        raise
+
+
+def _by_program(volume: Volume, driver: Driver, stack: ExitStack) -> Path:
+    argv = driver.program(volume) if driver.program else []
+    return stack.enter_context(shown_by(argv, volume.node or ""))
+
+
+def _without_journal(volume: Volume, driver: Driver, options: str, stack: ExitStack) -> Path:
+    """As found, where the kernel would replay: on an overlay on which there is nothing to."""
+    node = stack.enter_context(overlay(volume.node or ""))
+    if driver.hide:
+        driver.hide(node, volume.size)
+    return stack.enter_context(attached(node, driver.name or "", options))

@@ -14,6 +14,7 @@ from appliance.agent import kernel_log
 # <linux/mount.h>
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_NOATIME = 1, 2, 4, 8, 1024
 _FLAGS = _MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_NOATIME
+_MS_REMOUNT, _MS_BIND = 32, 4096
 _MNT_DETACH = 2
 
 
@@ -38,6 +39,15 @@ def attached(node: str, driver: str, options: str) -> Iterator[Path]:
         yield folder
     finally:
         unmount(folder)
+
+
+def restrict(folder: Path) -> None:
+    """Give what a program has mounted the same limits. Raises MountError."""
+    flags = _FLAGS | _MS_REMOUNT | _MS_BIND
+    try:
+        _call("mount", b"none", bytes(folder), b"none", flags, b"")
+    except OSError as error:
+        raise MountError(f"it cannot be kept from being written to: {error.strerror}") from error
 
 
 def unmount(folder: Path) -> None:

@@ -30,6 +30,10 @@ _MISSING = (FileNotFoundError, NotADirectoryError)
 _READING, _PARSING = "read the image's header", "open the image"
 _OPEN_SECONDS = 60
 _SHELLS = 4
+_MOST_LISTED = 4000
+"""Images of all file systems together; the host takes 5,000."""
+_MOST_TEXT = 2 << 20
+"""Characters of their names together, of which each can be twelve bytes in JSON."""
 _SEARCH_SECONDS = 150
 """A search has a limit of its own; this leaves room for the mount and one slow file."""
 
@@ -43,6 +47,7 @@ class NestedImages:
         self._pending = list(dict.fromkeys(_canonical(word) for word in work.wanted.open))
         self._tried: dict[str, list[str]] = {word: [] for word in self._pending}
         self._mounts: dict[str, Path | None] = {}
+        self._images_left, self._text_left = _MOST_LISTED, _MOST_TEXT
         # They start beside the outermost layers' work, for groups in the images.
         lvm.standby.fill(_SHELLS * bool(self._pending))
 
@@ -92,8 +97,13 @@ class NestedImages:
             image = _described(address, found)
             if image is None:
                 search.left_out.setdefault("its path is too long", found.path)
-            else:
-                self._outcome.list_image(image)
+                continue
+            self._images_left -= 1
+            self._text_left -= len(image.address) + len(image.path)
+            if self._images_left < 0 or self._text_left < 0:
+                search.left_out["there are more images than are told of all"] = found.path
+                break
+            self._outcome.list_image(image)
         for reason, path in search.left_out.items():
             message = f"not all was searched for images: {reason}: {shown(path)[:2000]}"
             self._outcome.find(Severity.WARNING, address, "search-limit", message)

@@ -7,6 +7,7 @@ start and (hidden volume) 64 KiB behind it, with a backup of both at the end.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -82,11 +83,13 @@ def volume_without_signature(volume: Volume, work: Work) -> Opened:
         pim = next((key.pim for key in keys if key.pim), None)
         passphrases = [LayerKey(volume.address, bytearray(), pim=pim)]
     opened = Opened(Status.UNSUPPORTED)
+    # Half of what is left: other volumes are to be opened too.
+    end = time.monotonic() + work.outcome.seconds_left / 2
     failures: list[str] = []
     try:
         with _as_descriptors(keyfiles) as descriptors:
             for number, key in enumerate(passphrases, start=1):
-                more = _try(volume, number, key, descriptors, work, failures)
+                more = _try(volume, number, key, descriptors, work, end, failures)
                 opened = _merge(opened, more)
     except (MappingError, DeviceError, OSError) as error:
         failures.append(str(error))
@@ -122,16 +125,17 @@ def _try(  # noqa: PLR0913, PLR0917 - a volume, a key, and what came of the trie
     key: LayerKey,
     keyfiles: Sequence[int],
     work: Work,
+    end: float,
     failures: list[str],
 ) -> Opened | None:
     for way, place in _ORDER:
-        if work.outcome.seconds_left <= 0:
+        if (seconds := end - time.monotonic()) <= 0:
             failures.append("the time for this run is over (--timeout)")
             return None
         operation = f"try {' '.join([way.scheme, *way.options[1:]])}, {place.words}"
         with work.outcome.phase(operation, volume.address, "unlock", DERIVATION_SECONDS):
             try:
-                found = _open(volume, way, place, key, keyfiles, work)
+                found = _open(volume, way, place, key, keyfiles, work, seconds)
             except (CommandError, CryptError) as error:
                 failures.append(f"{operation}: {error}")
                 continue
@@ -144,14 +148,19 @@ def _try(  # noqa: PLR0913, PLR0917 - a volume, a key, and what came of the trie
 
 
 def _open(  # noqa: PLR0913, PLR0917 - a volume, a way, and a key
-    volume: Volume, way: _Way, place: _Place, key: LayerKey, keyfiles: Sequence[int], work: Work
+    volume: Volume,
+    way: _Way,
+    place: _Place,
+    key: LayerKey,
+    keyfiles: Sequence[int],
+    work: Work,
+    seconds: float,
 ) -> Volume | None:
     name = way.scheme + ("-hidden" if place.hidden else "")
     with ExitStack() as own:
         # A node of its own: cryptsetup wants one that nobody uses, and there can be two volumes.
         node = with_node(replace(volume, node=None), own).node or ""
         attempt = _attempt(way, place, key.pim, keyfiles)
-        seconds = work.outcome.seconds_left
         made = open_with(key.secret, node, attempt, own, seconds=seconds)
         if made is None:
             return None

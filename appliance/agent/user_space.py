@@ -29,6 +29,7 @@ def shown_by(argv: Sequence[str], node: str) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="mount", dir="/run"))
     try:
         _start([*argv, node, str(folder)], folder)
+        mount_call.restrict(folder)
     except MountError:
         mount_call.unmount(folder)
         raise

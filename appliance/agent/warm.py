@@ -83,7 +83,7 @@ def rehearse() -> None:
     names = [f"warm/linear:/image.{each}" for each in ("qcow2", "raw")]
     with ExitStack() as stack:
         wanted = Wanted(nested=True, open=names)
-        map_devices([("warm", disk)], Work(Outcome(found.append), stack, wanted=wanted))
+        map_devices([("rehearsal", disk)], Work(Outcome(found.append), stack, wanted=wanted))
     layers = [each for each in found if isinstance(each, Layer)]
     contents = [layer.content.type for layer in layers if layer.content]
     opened = [layer.address for layer in layers if layer.image]

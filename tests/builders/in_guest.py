@@ -69,7 +69,7 @@ def run_in_guest(
     for index, drive in enumerate([*writable, *(f"{each},readonly=on" for each in drives)]):
         command += ["-drive", f"{drive},if=none,id=disk{index}"]
         command += ["-device", f"scsi-hd,drive=disk{index},scsi-id={index}"]
-    done = subprocess.run(command, capture_output=True, timeout=240, check=False)
+    done = subprocess.run(command, capture_output=True, timeout=600, check=False)
     text = done.stdout.decode(errors="replace")
     if "BUILD-DONE" not in text:
         raise RuntimeError(f"the build in the guest failed:\n{text}\n{done.stderr.decode()}")

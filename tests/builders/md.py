@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import struct
 from pathlib import Path
@@ -16,8 +17,23 @@ PART = 12
 
 INNER_UUID = "e4000000-0000-4000-8000-00000000000d"
 
+NAMES = """
+number=0
+for letter in a b c d e f g h i j k l; do
+    set -- /sys/class/scsi_device/*:0:$number:0/device/block/sd*
+    until [ -d "$1" ]; do
+        sleep 1
+        set -- /sys/class/scsi_device/*:0:$number:0/device/block/sd*
+    done
+    eval disk_$letter=/dev/${1##*/}
+    number=$((number + 1))
+done
+until [ -b ${disk_a}9 ] && [ -b ${disk_b}9 ] && [ -b ${disk_c}9 ] && [ -b ${disk_d}9 ]; do
+    sleep 1
+done
+"""
+
 SCRIPT = """
-export LVM_SUPPRESS_FD_WARNINGS=1
 make() {
     name=$1 level=$2 metadata=$3; shift 3
     mdadm --create /dev/$name --run --level=$level --raid-devices=$# --metadata=$metadata \
@@ -52,10 +68,11 @@ firmware() {
 }
 firmware imsm intel /dev/sdg /dev/sdh /dev/sdi
 firmware ddf snia /dev/sdj /dev/sdk /dev/sdl
-for disk in sda1 sda2 sda3 sda4 sda5 sda6 sda7 sdb7 sda9 sde; do
-    echo "EXAMINE $disk"
-    mdadm --examine --export /dev/$disk
-    mdadm --examine /dev/$disk
+for member in a1 a2 a3 a4 a5 a6 a7 b7 a9 e; do
+    eval path=\\${disk_${member%%[0-9]*}}${member#?}
+    echo "EXAMINE sd$member"
+    mdadm --examine --export $path
+    mdadm --examine $path
     echo "END"
 done
 """
@@ -79,7 +96,9 @@ def make_arrays(base: Path, recipe: Path, folder: Path) -> tuple[list[Path], str
         path = folder / f"md{index}.raw"
         disks.append(make_disk(path, 8 * MIB, "dos", table, "0x11223344"))
     disks += [make_sparse(folder / f"md{index}.raw", 48 * MIB) for index in range(6, 12)]
-    text = run_in_guest(base, recipe, SCRIPT, disks, folder)
+    # Disks get their letters in any order: find each by its number on the bus.
+    script = re.sub(r"/dev/sd([a-l])", r"${disk_\1}", SCRIPT)
+    text = run_in_guest(base, recipe, f"{NAMES}{script}", disks, folder)
     for disk in disks[:2]:
         make_linear(disk, (1 + 7 * PART) * MIB)
     return disks, text

@@ -13,6 +13,7 @@ from tests.builders.ewf import acquire
 from tests.builders.ext4 import make_ext4
 from tests.builders.locked import make_locked
 from tests.builders.qcow2 import Qcow2
+from tests.builders.vmdk_chain import GRAIN, Ids, write_split
 
 FORMATS = {
     "qcow2": ("qcow2",),
@@ -47,8 +48,19 @@ def good_images(folder: Path, word: str) -> None:
     (folder / "disk.raw.gz").write_bytes(gzip.compress(raw.read_bytes()))
     overlay = Qcow2(SIZE, backing=b"/good/disk.raw", backing_format=b"raw")
     (folder / "overlay.qcow2").write_bytes(overlay.build())
+    split_snapshot(folder, raw.read_bytes())
     make_locked(folder / "locked.qcow2", word, raw)
     shutil.copy(folder / "locked.qcow2", folder / "locked-too.qcow2")
+
+
+def split_snapshot(folder: Path, content: bytes) -> None:
+    """`snapshot.vmdk` in parts on `base/disk.vmdk` in parts, which has another first grain."""
+    grains = {at // GRAIN: content[at : at + GRAIN] for at in range(0, len(content), GRAIN)}
+    (folder / "base").mkdir()
+    below = {**grains, 0: b"x" * GRAIN}
+    write_split(folder / "base/disk.vmdk", SIZE, MIB, below, Ids(own=1))
+    above = Ids(own=2, parent=1, hint="base/disk.vmdk")
+    write_split(folder / "snapshot.vmdk", SIZE, MIB, {0: grains[0]}, above)
 
 
 def traps(folder: Path) -> None:

@@ -16,6 +16,8 @@ from tests.guest.conftest import inspect
 ARGON2 = ["--pbkdf", "argon2id", "--pbkdf-parallel", "1", "--pbkdf-force-iterations", "4"]
 MIB = 1 << 20
 
+pytestmark = pytest.mark.timeout(1200)
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -20,6 +20,8 @@ DATA = Path(__file__).parents[1] / "data/cryptsetup"
 RECOVERY = b"235818-357951-253979-013365-241120-245575-342914-591910"
 MIB = 1 << 20
 
+pytestmark = pytest.mark.timeout(1200)
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -89,8 +91,10 @@ def run(folder: Path) -> Run:
 
 
 def test_everything_was_read(run: Run) -> None:
-    problems = [each for each in run.json["findings"] if each["severity"] != "info"]
-    assert (run.status, problems) == (0, []), run.stderr
+    # Of the NTFS in these images all is wiped that a size could be read from.
+    known = ["usage-unknown"] * 2
+    problems = [each["code"] for each in run.json["findings"] if each["severity"] != "info"]
+    assert (run.status, problems) == (1, known), run.stderr
 
 
 @pytest.mark.parametrize(
@@ -133,7 +137,7 @@ def test_nothing_given_fits(folder: Path) -> None:
     keys += ["--key", "all:file:word"]
     headers = ["--header", "disk1:header", "--header", "disk2:content", "--header", "vg/lv:header"]
     disks = ["pim", "detached", "detached"]
-    run = inspect(*keys, *headers, "--timeout", "75", *disks, cwd=folder, timeout=300)
+    run = inspect(*keys, *headers, "--timeout", "120", *disks, cwd=folder, timeout=300)
     assert run.status == 1, run.stderr
     layers = run.layers()
     codes = {(each["layer"], each["code"]): each["message"] for each in run.json["findings"]}

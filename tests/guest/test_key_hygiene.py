@@ -20,6 +20,8 @@ from tests.builders.luks import make_luks
 from tests.guest.conftest import FORENSIC, wait_for
 
 MIB = 1 << 20
+
+pytestmark = pytest.mark.timeout(1200)
 QEMU = "guest=forensic"
 
 

@@ -103,8 +103,13 @@ def test_tables_are_those_of_lvm(made: Made) -> None:
     """What we ask of device-mapper for linear and striped volumes is what LVM asks."""
     ours = made.said("OURS")
     names = {line.partition(":")[0] for line in ours}
-    assert names == {f"vg-{name}" for name in ("plain", "gone", "partly", "stripes", "three")}
-    assert ours == [line for line in made.said("TABLE") if line.partition(":")[0] in names]
+    direct = ("linear", "plain", "gone", "partly", "stripes", "three")
+    assert names == {f"vg-{name}" for name in direct}
+    # Over an origin LVM puts a target that only serves its snapshots.
+    said = [line for line in made.said("TABLE") if not line.startswith("vg-linear:")]
+    lines = [line.replace("vg-linear-real:", "vg-linear:") for line in said]
+    tables = [line for line in lines if line.partition(":")[0] in names]
+    assert sorted(ours) == sorted(tables)
 
 
 def test_clones_are_open_together(run: Run) -> None:

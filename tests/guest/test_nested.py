@@ -12,6 +12,7 @@ from tests.builders import nested
 from tests.builders.nested_hostile import FORMATS, LABEL, ODD_NAMES, SIZE, UUID, make_hostile
 from tests.guest.conftest import Run, forensic, inspect
 
+pytestmark = pytest.mark.timeout(900)
 WORD = "pässwörd 7"
 OUTER = "lvg1/lvroot:/images/os43.qcow2"
 BOTTOM = "guestvg/lvroot:/bottom.qcow2"
@@ -119,7 +120,7 @@ MISSING = ["bad/outside", "bad/absolute-link", "bad/none", "../../../../etc/pass
 def hostile(folder: Path) -> Run:
     image = make_hostile(folder, WORD)
     opened = [*(f"good/{each}" for each in OPENED), "good/overlay.qcow2", "good/locked-too.qcow2"]
-    opened += ["good/locked.qcow2", "bad/chain/10.qcow2"]
+    opened += ["good/locked.qcow2", "good/snapshot.vmdk", "bad/chain/10.qcow2"]
     words: list[str | bytes | Path] = []
     for path in [*opened, *REFUSED, *MISSING]:
         words += ["--open", f"disk0:/{path}"]
@@ -132,11 +133,14 @@ def hostile(folder: Path) -> Run:
 def test_every_format_is_opened(hostile: Run) -> None:
     assert hostile.status == 1
     layers = hostile.layers()
-    for name in [*OPENED, "overlay.qcow2", "locked.qcow2"]:
+    for name in [*OPENED, "overlay.qcow2", "locked.qcow2", "snapshot.vmdk"]:
         layer = layers[f"disk0:/good/{name}"]
         assert (layer["parents"], layer["size"]) == (["disk0"], SIZE), name
         assert (layer["content"]["label"], layer["content"]["uuid"]) == (LABEL, UUID), name
     assert layers["disk0:/good/overlay.qcow2"]["image"]["chain"] == ["raw /good/disk.raw"]
+    snapshot = layers["disk0:/good/snapshot.vmdk"]["image"]
+    assert snapshot["chain"] == ["vmdk /good/base/disk.vmdk"]
+    assert len(snapshot["files"]) == 6
     # As many files as an image may stand on.
     assert len(layers["disk0:/bad/chain/10.qcow2"]["image"]["files"]) == 60
     locked = layers["disk0:/good/locked-too.qcow2"]

@@ -16,7 +16,7 @@ CLEAN = 1
 
 def read_reiserfs(volume: Volume) -> Usage:
     """The superblock's account; the journal counts as used."""
-    block = _superblock(volume)
+    block = superblock(volume)
     block_size = power_of_two(block.u16(44), 512, 32768, "the block size")
     problems = [] if block.u16(50) == CLEAN else [needs_recovery()]
     if block.u16(62):
@@ -30,7 +30,8 @@ def read_reiserfs(volume: Volume) -> Usage:
     )
 
 
-def _superblock(volume: Volume) -> Block:
+def superblock(volume: Volume) -> Block:
+    """Where either of the two places has it. Raises BadSuperblock."""
     for offset in OFFSETS:
         if offset + 204 > volume.size:
             continue

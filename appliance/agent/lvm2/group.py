@@ -147,7 +147,7 @@ def _check(group: VolumeGroup) -> None:
     if group.extent_size == 0:
         raise MetadataError("extents have no size")
     lengths = [group.extents, *(volume.extents for volume in group.lvs.values())]
-    if any(length * group.extent_size > _MAX for length in lengths):
+    if any(length * group.extent_size >= _MAX for length in lengths):
         raise MetadataError("the volume group is larger than any device can be")
     if sum(len(volume.segments) for volume in group.lvs.values()) > MAX_SEGMENTS:
         raise MetadataError("the volume group has too many segments")
@@ -157,6 +157,8 @@ def _check(group: VolumeGroup) -> None:
 
 
 def _physical_volume(name: str, section: Section) -> PhysicalVolume:
+    if not SAFE_NAME.fullmatch(name):
+        raise MetadataError("a physical volume has a name that LVM does not give")
     return PhysicalVolume(
         name=name,
         uuid=_uuid(section),

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from appliance.agent.lvm2.group import LogicalVolume, Segment, VolumeGroup
+from appliance.agent.lvm2.text import Section
 from appliance.layer import VolumeFacts
 
 _REDUNDANT = ("raid1", "raid4", "raid5", "raid6", "raid10", "mirror")
@@ -21,6 +22,7 @@ _LAYOUTS = {
 _POOLS = {"thin-pool", "cache-pool", "vdo-pool"}
 _UNOPENED = {"vdo", "vdo-pool"}
 _MAX_DEPTH = 16
+_MAX_WORDS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class Loss:
 
 
 class Layout:
-    """Answers questions about one group."""
+    """Answers questions about one group, each in time that hostile metadata cannot drive up."""
 
     def __init__(self, group: VolumeGroup) -> None:
         self._group = group
@@ -42,12 +44,17 @@ class Layout:
             for each in volume.segments
             if each.type == "snapshot"
         }
+        self._copies: dict[str, list[str]] = {}
+        for volume in group.lvs.values():
+            for each in volume.segments:
+                self._copies.setdefault(str(each.details.get("origin")), []).append(each.type)
+        self._losses: dict[frozenset[str], dict[str, Loss]] = {}
         self._used = {
             part
             for volume in group.lvs.values()
             for each in volume.segments
             for part in each.parts
-            if part not in group.pvs
+            if part not in group.pvs and not _is_copied(each, part)
         }
 
     def visible(self) -> list[LogicalVolume]:
@@ -94,33 +101,34 @@ class Layout:
         """What the metadata says of it."""
         first = volume.segments[0].details if volume.segments else {}
         snapshot = self._origins.get(volume.name)
-        origin = (snapshot.details if snapshot else first).get("origin")
-        pool = first.get("thin_pool") or first.get("vdo_pool") or first.get("cache_pool")
+        origin = _word(snapshot.details if snapshot else first, "origin")
+        pool = _word(first, "thin_pool", "vdo_pool", "cache_pool")
         role = ["private" if self.is_pool(volume) else "public"]
-        if snapshot or (self.is_a(volume, "thin") and origin):
-            role.append("snapshot")
-        if self._is_origin(volume):
-            role.append("origin")
+        if snapshot:
+            role += ["snapshot", "thicksnapshot"]
+        elif self.is_a(volume, "thin") and origin:
+            role += ["snapshot", "thinsnapshot"]
+        role += self._origin_roles(volume)
         layout = _unique(word for each in volume.segments for word in _layout(each))
         return VolumeFacts(
             name=volume.name,
             uuid=volume.uuid,
-            layout=layout,
+            layout=layout[:_MAX_WORDS],
             role=role,
-            origin=origin if isinstance(origin, str) else None,
-            pool=pool if isinstance(pool, str) else None,
+            origin=origin if origin in self._group.lvs else None,
+            pool=pool if pool in self._group.lvs else None,
         )
 
-    def _is_origin(self, volume: LogicalVolume) -> bool:
-        return any(
-            each.details.get("origin") == volume.name and each.type in {"snapshot", "thin"}
-            for other in self._group.lvs.values()
-            for each in other.segments
-        )
+    def _origin_roles(self, volume: LogicalVolume) -> list[str]:
+        copies = self._copies.get(volume.name, [])
+        thick, thin = copies.count("snapshot"), copies.count("thin")
+        roles = ["origin"] if thick or thin else []
+        roles += (["thickorigin"] if thick else []) + (["thinorigin"] if thin else [])
+        return [*roles, *(["multithickorigin"] if thick > 1 else [])]
 
     def loss(self, volume: LogicalVolume, absent: frozenset[str]) -> Loss:
         """What of the `absent` physical volumes it would need."""
-        return self._loss(volume, absent, {}, 0)
+        return self._loss(volume, absent, self._losses.setdefault(absent, {}), 0)
 
     def _loss(
         self, volume: LogicalVolume, absent: frozenset[str], known: dict[str, Loss], depth: int
@@ -145,6 +153,21 @@ class Layout:
                 fatal |= self._loss(origin, absent, known, depth + 1).fatal
         known[volume.name] = Loss(frozenset(fatal), frozenset(spared - fatal))
         return known[volume.name]
+
+
+def _word(details: Section, *names: str) -> str:
+    found = (details.get(name) for name in names)
+    return next((each for each in found if isinstance(each, str)), "")
+
+
+def _is_copied(segment: Segment, part: str) -> bool:
+    """The origin of a snapshot is what it is without it, unless the snapshot is merged into it."""
+    details = segment.details
+    return (
+        segment.type == "snapshot"
+        and part == details.get("origin")
+        and "merging_store" not in details
+    )
 
 
 def _layout(segment: Segment) -> list[str]:

@@ -24,11 +24,15 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Hole:
-    """Bytes of a logical volume that cannot be read, and the physical volume that lacks them."""
+    """Where bytes of a logical volume cannot be read, and the physical volume that lacks them.
+
+    `lost` counts them: with stripes they are some of those from `begin` to `end`.
+    """
 
     begin: int
     end: int
     pv: str
+    lost: int
 
 
 ERRORS, ZEROS = "error", "zero"
@@ -87,14 +91,15 @@ def holes(group: VolumeGroup, volume: LogicalVolume, places: Mapping[str, Place]
     """What of the volume is not here. Of stripes the whole segment counts."""
     found: list[Hole] = []
     for segment in volume.segments:
-        each_extents = segment.extents // len(segment.areas)
+        extents = segment.extents // len(segment.areas)
+        begin = segment.start * group.extent_size
+        end = begin + segment.extents * group.extent_size
         for area in segment.areas:
-            here = _sectors_here(group, area, each_extents, places)
-            begin = segment.start * group.extent_size
-            end = begin + segment.extents * group.extent_size
-            if here < each_extents * group.extent_size:
-                start = begin + (here if len(segment.areas) == 1 else 0)
-                found.append(Hole(start * SECTOR, end * SECTOR, area[0]))
+            here = _sectors_here(group, area, extents, places)
+            lost = extents * group.extent_size - here
+            if lost:
+                first = begin + (here if len(segment.areas) == 1 else 0)
+                found.append(Hole(first * SECTOR, end * SECTOR, area[0], lost * SECTOR))
     return found
 
 

@@ -9,7 +9,7 @@ from appliance.layer import MAX_TEXT
 from appliance.system import MAX_APPLICATIONS, Application
 
 DATABASES = ("lib/apk/db/installed", "usr/lib/apk/db/installed")
-_MAX_DATABASE = 32 << 20
+_MAX_DATABASE = 16 << 20
 
 
 def is_here(files: Files) -> bool:

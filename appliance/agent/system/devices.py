@@ -62,7 +62,9 @@ class Devices:
         of = tests[tag]
         fold = tag.endswith("UUID")
         wanted = value.lower() if fold else value
-        values = ((each, of(each) or "") for each in self.layers)
+        # Subvolumes have the UUID of the file system that they are a part of.
+        layers = (each for each in self.layers if each.kind is not Kind.SUBVOLUME)
+        values = ((each, of(each) or "") for each in layers)
         found = [each for each, text in values if wanted == (text.lower() if fold else text)]
         return (self._one(found) if wanted else None) or (None, f"no layer here has this {tag}")
 
@@ -123,8 +125,7 @@ class Devices:
     def _one(self, found: list[Layer]) -> Found | None:
         """The only one; of copies that of the system itself, or the one on its disks."""
         if len(found) > 1:
-            live = [each for each in found if not (each.volume and each.volume.origin)]
-            found = live or found  # snapshots are older states of the same
+            found = [each for each in found if not _is_snapshot(each)] or found
             own = [each for each in found if each.address == self.home]
             disks = self._disks_of([self.home])
             near = [each for each in found if self._disks_of([each.address]) & disks]
@@ -146,6 +147,12 @@ class Devices:
                 seen.add(address)
                 waiting += parents.get(address, [])
         return {each for each in seen if _DISK.fullmatch(each)}
+
+
+def _is_snapshot(layer: Layer) -> bool:
+    """An older state of another layer, with the same UUID."""
+    origin = layer.volume.origin if layer.volume else None
+    return layer.kind is Kind.SHADOW_COPY or origin is not None
 
 
 def _names_of_volume(group: str, volume: str) -> set[str]:

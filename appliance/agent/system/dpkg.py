@@ -14,7 +14,7 @@ STATUS = "var/lib/dpkg/status"
 PIECES = "var/lib/dpkg/status.d"
 """One file for each package, in images without dpkg."""
 
-_MAX_STATUS = 32 << 20
+_MAX_STATUS = 16 << 20
 _FIELD = re.compile(r"^(Package|Status|Version|Architecture|Maintainer): *(.*)$", re.MULTILINE)
 _NOT_INSTALLED = {"config-files", "not-installed"}
 

@@ -14,7 +14,7 @@ from appliance.agent.system.registry import RECOGNISERS
 from appliance.agent.system.root import RootError, opened_root
 from appliance.agent.system.send import Sender
 from appliance.agent.work import FileSystem, Work
-from appliance.layer import Severity
+from appliance.layer import Kind, Severity
 from appliance.system import MAX_SYSTEMS, System
 
 _SECONDS = 120
@@ -23,6 +23,7 @@ _SECONDS = 120
 
 def find_systems(file_systems: list[FileSystem], work: Work) -> None:
     """Report every system that is on one of the file systems, and what cannot be looked into."""
+    file_systems = [each for each in file_systems if not _is_seen_from_above(each)]
     found = 0
     sender = Sender(work.outcome)
     for file_system in file_systems:
@@ -70,6 +71,11 @@ def _look(
                     sender.send(system)
                     found += 1
     return found
+
+
+def _is_seen_from_above(file_system: FileSystem) -> bool:
+    """A subvolume of btrfs, which is in the file system that it is a part of."""
+    return file_system.content.type == "btrfs" and file_system.volume.kind is Kind.SUBVOLUME
 
 
 def _tell_limit(address: str, work: Work) -> None:

@@ -115,13 +115,16 @@ class Root:
         return self._is(path, stat.S_IFDIR)
 
     def exists(self, path: str) -> bool:
-        """Whether anything at all has that name, also a link that leads nowhere."""
+        """Whether anything at all has that name, also a link that leads nowhere.
+
+        What a damaged folder would have to tell may be there; what no path leads to is not.
+        """
         try:
             self.stat(path, follow=False)
-        except Missing:
-            return False
-        except RootError:
+        except Unreadable:
             return True
+        except RootError:
+            return False
         return True
 
     def _is(self, path: str, kind: int) -> bool:

@@ -220,11 +220,14 @@ def test_visible_volumes(group: VolumeGroup) -> None:
     layout = Layout(group)
     visible = layout.visible()
     assert [each.name for each in visible] == ["root", "copy", "mirrored", "plain"]
-    assert [each.name for each in visible if layout.is_direct(each)] == ["plain"]
+    assert [each.name for each in visible if layout.is_direct(each)] == ["root", "plain"]
     facts = {each.name: layout.facts(each) for each in visible}
-    assert facts["root"].role == ["public", "origin"]
+    assert facts["root"].role == ["public", "origin", "thickorigin"]
     assert facts["root"].layout == ["linear", "striped"]
-    assert (facts["copy"].role, facts["copy"].origin) == (["public", "snapshot"], "root")
+    assert (facts["copy"].role, facts["copy"].origin) == (
+        ["public", "snapshot", "thicksnapshot"],
+        "root",
+    )
     assert facts["mirrored"].layout == ["raid", "raid1"]
 
 
@@ -251,8 +254,16 @@ def test_tables_of_a_short_device(group: VolumeGroup) -> None:
         Row(0, 2056, "linear", f"8:16 {2048 + 50 * 2048}"),
         Row(2056, 4088, "error", ""),
     ]
-    assert holes(group, group.lvs["plain"], places) == [Hole(2056 * 512, 3 * MIB, "pv1")]
-    assert holes(group, group.lvs["plain"], {}) == [Hole(0, 3 * MIB, "pv1")]
+    assert holes(group, group.lvs["plain"], places) == [
+        Hole(2056 * 512, 3 * MIB, "pv1", 4088 * 512)
+    ]
+    assert holes(group, group.lvs["plain"], {}) == [Hole(0, 3 * MIB, "pv1", 3 * MIB)]
+
+
+def test_stripes_of_a_missing_device(group: VolumeGroup) -> None:
+    places = {"pv0": Place("8:0", 327680)}
+    lost = holes(group, group.lvs["root"], places)
+    assert lost == [Hole(4 * MIB, 10 * MIB, "pv1", 3 * MIB)]
 
 
 def test_text_is_written_as_it_was_read() -> None:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from appliance.agent import lvm
+from appliance.agent import nested as module
 from appliance.agent.device import Device
 from appliance.agent.image_search import Candidate
 from appliance.agent.nested import MAX_DEPTH, NestedImages, _canonical, _described
 from appliance.agent.outcome import Outcome
 from appliance.agent.volume import Volume
 from appliance.agent.work import FileSystem, Work
-from appliance.image import ImageFacts
+from appliance.image import ImageFacts, NestedImage
 from appliance.layer import MAX_TEXT, Content, Finding, Kind, Layer, Status
 from appliance.protocol import Body, Wanted
+from tests.builders.qcow2 import Qcow2
 
 
 @pytest.fixture(autouse=True)
@@ -106,3 +109,16 @@ def test_description() -> None:
     assert image.address == r"disk0:/a\xff\x0a"
     long = Candidate(b"/" + b"\n" * (MAX_TEXT // 4), "raw", "dos", 5, 5, 0)
     assert _described("disk0", long) is None
+
+
+def test_no_more_than_the_host_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_LISTED", 3)
+    for number in range(5):
+        (tmp_path / f"{number}.qcow2").write_bytes(Qcow2().build())
+    said: list[Body] = []
+    nested, _ = images(said)
+    # As if it were mounted.
+    nested._mounts["disk0"] = tmp_path
+    nested.list_all([file_system("disk0")])
+    assert len([each for each in said if isinstance(each, NestedImage)]) == 3
+    assert findings(said) == [("disk0", "search-limit")]

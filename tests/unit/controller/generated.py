@@ -23,7 +23,15 @@ from appliance.layer import (
     VolumeFacts,
 )
 from appliance.system import Application, Interface, MountEntry, Service, System, User
-from controller.results import SCHEMA, Evidence, EvidenceFile, EvidenceLink, Inspection, StoredHash
+from controller.results import (
+    SCHEMA,
+    Evidence,
+    EvidenceFile,
+    EvidenceHeader,
+    EvidenceLink,
+    Inspection,
+    StoredHash,
+)
 from tests.unit.controller.inspections import HOSTILE
 
 MARKUP = st.sampled_from([HOSTILE[:-1], "[red]", "[/]", "[link=http://x]y", ":smile:", "-", "\\"])
@@ -164,4 +172,5 @@ def inspections(text: st.SearchStrategy[str]) -> st.SearchStrategy[Inspection]:
             max_size=2,
         ),
         systems=st.none() | st.lists(systems(text), max_size=2),
+        headers=st.lists(st.builds(EvidenceHeader, text, text, SIZE, digest), max_size=2),
     )

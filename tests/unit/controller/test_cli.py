@@ -101,7 +101,7 @@ def test_version(place: Place) -> None:
     assert ended.stdout.count(b"\n") == 1
 
 
-HELP = [(), ("inspect",), ("doctor",), ("appliance",)]
+HELP = [(), ("inspect",), ("os",), ("doctor",), ("appliance",)]
 HELP += [("appliance", command) for command in ("build", "status", "verify", "remove")]
 
 

@@ -17,11 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.layer import Content, Kind, Layer, Status
+from appliance.system import Application, MountEntry, System, User
 from controller.columns import cells
 from controller.report import render
 from controller.results import EvidenceHeader, Inspection
 from tests.unit.controller.generated import TEXT, inspections
 from tests.unit.controller.inspections import (
+    HOSTILE,
     SAMPLES,
     disk,
     ext4,
@@ -251,3 +253,40 @@ def test_a_detached_header_is_named_with_its_layer() -> None:
     header = EvidenceHeader("disk0/p1", "/cases/17/head\x1b[31mer", 4096, "ab" * 32)
     text = printed(msgspec.structs.replace(office(), headers=[header]))
     assert "head\\x1b[31mer\n  LUKS header of disk0/p1, 4096 bytes, SHA-256 abab" in text
+
+
+def test_systems_are_shown_and_nothing_of_them_raw() -> None:
+    hostile = System(
+        "disk0/p1",
+        "/@",
+        "linux",
+        product_name=HOSTILE[:-1],
+        install_date=2**62,
+        last_boot=1_711_972_800,
+        users=[
+            User("root", "0", shell="/bin/sh", last_login=1_711_972_800),
+            User("daemon", "1", shell="/usr/sbin/nologin"),
+            User("anna", "1000", locked=True),
+        ],
+        mountpoints=[MountEntry("/dev/sda1", "/", "ext4", None, "disk0/p1", "a guess")],
+        applications=[Application("a", "1", "2", "3", "all")],
+        package_format="deb",
+    )
+    result = msgspec.structs.replace(office(), systems=[hostile, System("disk1", "/", "unknown")])
+    for verbose in (False, True):
+        stream = Stream()
+        render(result, file=stream, verbose=verbose, evidence_line=UNCHANGED, only_systems=True)
+        text = stream.getvalue()
+        assert all(each.isprintable() or each == "\n" for each in text)
+        assert "2 operating systems" in text
+        assert "disk0/p1:/@  \\x1b[31mred" in text
+        assert "root (0, /bin/sh, last login 2024-04-01T12:00:00Z); " in text
+        assert "anna (1000, locked)" in text
+        assert "/ = disk0/p1" in text
+        assert "disk1  unknown system (unknown)" in text
+        assert "LAYER" not in text
+        assert ("a 3:1-2 all" in text) is verbose
+        assert ("daemon (1" in text) is verbose
+    stream = Stream()
+    render(office(), file=stream, evidence_line=UNCHANGED)
+    assert "operating system" not in stream.getvalue()

@@ -117,6 +117,7 @@ def _with_software(found: System, software: Hive, files: Files) -> System:
         build_id=product.build,
         machine_id=product.machine_id,
         install_date=product.install_date,
+        install_date_from=None if product.install_date is None else "registry",
         applications=files.bounded(programs, "programs", MAX_APPLICATIONS),
     )
 

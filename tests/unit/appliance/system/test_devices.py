@@ -54,6 +54,8 @@ LAYERS = [
     layer("my-vg", Kind.VOLUME_GROUP, ["disk1"], group=GroupFacts("my-vg", "u", 1, 0, 1, 0)),
     volume("my-vg", "lv-root", "dddd-4"),
     volume("my-vg", "old", "dddd-4", origin="lv-root"),
+    layer("disk0/p1/home", Kind.SUBVOLUME, ["disk0/p1"], content=Content("btrfs", uuid="aaaa-1")),
+    layer("disk0/p1/vss1", Kind.SHADOW_COPY, ["disk0/p1"], content=Content("ntfs", uuid="aaaa-1")),
 ]
 DEVICES = Devices(
     LAYERS, "disk0/p1", {"data": f"UUID={LUKS}"}, {"/dev/md/raid": ARRAY.replace("-", ":")}

@@ -134,6 +134,7 @@ def test_product(folder: Path) -> None:
     assert system.machine_id == windows.MACHINE_ID
     assert system.timezone == "W. Europe Standard Time"
     assert (system.install_date, system.last_shutdown) == (windows.INSTALLED, windows.SHUT_DOWN)
+    assert system.install_date_from == "registry"
     assert system.windows_systemroot == "/WINDOWS"
     assert system.windows_current_control_set == "ControlSet002"
     assert seen.findings() == []
