@@ -24,4 +24,5 @@ lint: .venv/.dev-ready
 bench: .venv/.dev-ready
 	$(PYTHON) -m tests.bench
 	$(PYTHON) -m tests.bench.containers
+	$(PYTHON) -m tests.bench.layers
 	$(PYTHON) -m tests.bench.checks

@@ -192,7 +192,8 @@ def check_disks(keys: Sequence[Key], headers: Sequence[DetachedHeader], images: 
     words = [("--key", key.address) for key in keys]
     words += [("--header", header.address) for header in headers]
     for option, address in words:
-        disk = address.split("/")[0]
+        # An image in a file system has an address of its own: disk0:/vm.qcow2.
+        disk = address.split("/")[0].removesuffix(":")
         is_wrong = disk == address or disk.startswith("disk")
         if (disk not in known and is_wrong) or (option == "--header" and disk == ALL):
             raise UsageError(

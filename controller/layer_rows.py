@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from appliance.layer import Content, ExtState, Kind, Layer, PartitionEntry, Status
+from controller.array_notes import array_notes
 from controller.columns import Column
 from controller.image_list import about
 from controller.part_notes import part_notes
@@ -148,7 +149,7 @@ def notes_of(layer: Layer, around: Surroundings, show: Show, *, verbose: bool) -
     facts = [*_relations(layer, around, show), *_volume(layer, show)]
     notes = [Note(facts), Note(about(layer.image, show))]
     notes += [Note(part_notes(layer, show)), Note(_encryption(layer, show))]
-    notes.append(Note(_array(layer, show)))
+    notes.append(Note(array_notes(layer, show)))
     if layer.content and layer.content.ext:
         notes.append(Note(_ext(layer.content.ext, show)))
     if verbose:
@@ -209,25 +210,6 @@ def _encryption(layer: Layer, show: Show) -> list[str]:
         items.append(f"opened by key {facts.opened_by}")
     elif facts.keys_tried:
         items.append(f"{count(facts.keys_tried, 'key')} tried, none opened it")
-    return items
-
-
-def _array(layer: Layer, show: Show) -> list[str]:
-    array = layer.array
-    if array is None:
-        return []
-    version = f" {show(array.version)}" if array.version else ""
-    items = [f"{show(array.level)} ({show(array.format)}{version})"]
-    if array.name:
-        items.append(f"named {show(array.name)}")
-    if array.missing:
-        items.append(f"{array.missing} of {count(array.devices, 'device')} missing")
-    if array.chunk_size:
-        items.append(f"chunks of {human(array.chunk_size)}")
-    if array.layout:
-        items.append(show(array.layout))
-    if array.state:
-        items.append(show(array.state))
     return items
 
 

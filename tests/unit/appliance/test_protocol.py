@@ -33,11 +33,13 @@ from appliance.protocol import (
     Mapped,
     Progress,
     ProtocolError,
+    SystemPart,
     encode_reply,
     frame,
     parse_object,
     read_frame,
 )
+from appliance.system import System
 
 
 class Stream:
@@ -115,6 +117,8 @@ REPLIES = [
     (Finding(Severity.INFO, None, "a", "b"), "finding"),
     (NestedImage("disk0", "disk0:/a", "/a", None, "raw", "dos", 1, 2, 3), "nested"),
     (Progress("a", "b", 1), "progress"),
+    (System("disk0", "/", "linux"), "system"),
+    (SystemPart(), "system-part"),
     (Check("disk0", "ext4", Verdict.CLEAN, "c", [RUN]), "check"),
     (Mapped({"a": "b"}, {"c": 1.5}), "done"),
     (Failed("a", "b"), "failed"),
