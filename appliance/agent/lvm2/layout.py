@@ -58,8 +58,10 @@ class Layout:
         }
 
     def visible(self) -> list[LogicalVolume]:
-        """The volumes that lvs shows without -a; see lv_is_visible() in lib/metadata/lv.c."""
-        return [each for each in self._group.lvs.values() if self._is_visible(each, 0)]
+        """The volumes that lvs shows without -a, by name as there; see lv_is_visible() in
+        lib/metadata/lv.c."""
+        found = [each for each in self._group.lvs.values() if self._is_visible(each, 0)]
+        return sorted(found, key=lambda each: each.name)
 
     def _is_visible(self, volume: LogicalVolume, depth: int) -> bool:
         if self.is_a(volume, "snapshot"):

@@ -165,7 +165,7 @@ def test_one_group(disks: Disks) -> None:
     assert layers[0].parents == ["disk0", "disk1"]
     assert layers[0].size == 32 * MIB
     assert layers[1].size == 24 * MIB
-    assert batches == [["lvg1/root", "lvg1/home"]]
+    assert batches == [["lvg1/home", "lvg1/root"]]
     assert findings == []
 
 

@@ -219,8 +219,8 @@ def test_group(group: VolumeGroup) -> None:
 def test_visible_volumes(group: VolumeGroup) -> None:
     layout = Layout(group)
     visible = layout.visible()
-    assert [each.name for each in visible] == ["root", "copy", "mirrored", "plain"]
-    assert [each.name for each in visible if layout.is_direct(each)] == ["root", "plain"]
+    assert [each.name for each in visible] == ["copy", "mirrored", "plain", "root"]
+    assert [each.name for each in visible if layout.is_direct(each)] == ["plain", "root"]
     facts = {each.name: layout.facts(each) for each in visible}
     assert facts["root"].role == ["public", "origin", "thickorigin"]
     assert facts["root"].layout == ["linear", "striped"]
