@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from appliance.agent import lvm
 from appliance.agent.device import DeviceError, open_device
 from appliance.agent.image_disk import NestedDisk, open_disk_image
 from appliance.agent.image_parser import KeyNeeded, ParserError, block_device, start_seconds
@@ -29,7 +28,6 @@ MAX_DEPTH = 8
 _MISSING = (FileNotFoundError, NotADirectoryError)
 _READING, _PARSING = "read the image's header", "open the image"
 _OPEN_SECONDS = 60
-_SHELLS = 4
 _MOST_LISTED = 4000
 """Images of all file systems together; the host takes 5,000."""
 _MOST_TEXT = 2 << 20
@@ -48,8 +46,6 @@ class NestedImages:
         self._tried: dict[str, list[str]] = {word: [] for word in self._pending}
         self._mounts: dict[str, Path | None] = {}
         self._images_left, self._text_left = _MOST_LISTED, _MOST_TEXT
-        # They start beside the outermost layers' work, for groups in the images.
-        lvm.standby.fill(_SHELLS * bool(self._pending))
 
     def open_wanted(self, file_systems: Sequence[FileSystem]) -> list[Volume]:
         """The disks of those wanted images whose file system is there by now.
