@@ -79,3 +79,16 @@ class Check:
     def __post_init__(self) -> None:
         check_text(self.layer, self.type, self.reason)
         check_list(self.runs)
+
+
+@dataclass(frozen=True, slots=True)
+class Checking:
+    """Which file systems are checked: those on `layers`, all where that is empty.
+
+    `trial`: "clean" needs a repair on a throw-away overlay that changes nothing. `seconds` is what
+    one run of a checker may take.
+    """
+
+    layers: list[str] = field(default_factory=list)
+    trial: bool = True
+    seconds: float = 600.0

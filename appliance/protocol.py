@@ -19,12 +19,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from appliance.check import Check
+from appliance.check import Check, Checking
 from appliance.image import NestedImage
 from appliance.layer import Finding, Layer, check_bytes, check_list, check_text
+from appliance.repair import PathChange, Repair, Repairing
 from appliance.system import Application, Interface, MountEntry, Service, System, User
 
-VERSION = 5
+VERSION = 6
 """Raised when either side would misunderstand the other; part of the saved state's key."""
 
 PORT_NAME = "org.forensic.agent"
@@ -75,11 +76,15 @@ class Provisioned:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """One attached image: `address` is its layer's, `serial` what the SCSI disk reports."""
+    """One attached image: `address` is its layer's, `serial` what the SCSI disk reports.
+
+    A `writable` one has an overlay of the host's under it that takes the writes.
+    """
 
     address: str
     serial: str
     size: int
+    writable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,26 +110,14 @@ class Deed:
 
 
 @dataclass(frozen=True, slots=True)
-class Checking:
-    """Which file systems are checked: those on `layers`, all where that is empty.
-
-    `trial`: "clean" needs a repair on a throw-away overlay that changes nothing. `seconds` is what
-    one run of a checker may take.
-    """
-
-    layers: list[str] = field(default_factory=list)
-    trial: bool = True
-    seconds: float = 600.0
-
-
-@dataclass(frozen=True, slots=True)
 class Wanted:
     """What a mapping is to do besides finding layers.
 
     `view` is "as-found" (nothing is replayed) or "recovered" (journals are replayed, on a
     throw-away overlay). `open` are addresses of disk images in file systems, as
     "LAYER:/path", `nested` asks for all that are there, and `systems` for what operating systems
-    are installed. `check` asks for checks of the file systems.
+    are installed. `check` asks for checks of the file systems, `repair` for repairs on disks that
+    were attached writable.
     """
 
     view: str = "as-found"
@@ -132,6 +125,7 @@ class Wanted:
     open: list[str] = field(default_factory=list)
     systems: bool = False
     check: Checking | None = None
+    repair: Repairing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +212,8 @@ class Failed:
         check_text(self.code, self.message)
 
 
-Body = Layer | Finding | NestedImage | Check | System | SystemPart | Progress | Mapped | Failed
+_Found = Layer | Finding | NestedImage | Check | Repair | PathChange | System | SystemPart
+Body = _Found | Progress | Mapped | Failed
 
 BODIES: dict[str, type[Body]] = {
     "layer": Layer,
@@ -227,6 +222,8 @@ BODIES: dict[str, type[Body]] = {
     "system": System,
     "system-part": SystemPart,
     "check": Check,
+    "repair": Repair,
+    "path": PathChange,
     "progress": Progress,
     "done": Mapped,
     "failed": Failed,

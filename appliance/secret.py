@@ -7,6 +7,8 @@ makes of what it is given.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mlock.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
@@ -27,6 +29,16 @@ def wipe(data: bytearray) -> None:
     """Overwrite with zeros, in place; the length stays."""
     if data:
         ctypes.memset(_address(data), 0, len(data))
+
+
+@contextmanager
+def wiped(secrets: Sequence[bytearray]) -> Iterator[None]:
+    """Overwrite them all when the context ends."""
+    try:
+        yield
+    finally:
+        for secret in secrets:
+            wipe(secret)
 
 
 def _address(data: bytearray) -> int:

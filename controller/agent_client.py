@@ -32,6 +32,7 @@ from appliance.protocol import (
     frame_head,
     read_frame,
 )
+from appliance.repair import PathChange, Repair
 from appliance.secret import wipe
 from appliance.system import System
 from controller.errors import GuestFailed, GuestHostile
@@ -62,6 +63,8 @@ class Mapping:
     findings: list[Finding] = field(default_factory=list)
     systems: list[System] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
+    repairs: list[Repair] = field(default_factory=list)
+    paths: list[PathChange] = field(default_factory=list)
     tools: dict[str, str] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
     memory: int = 0
@@ -114,6 +117,10 @@ class AgentClient:
                     systems.extend(body)
                 case Check():
                     found.checks.append(body)
+                case Repair():
+                    found.repairs.append(body)
+                case PathChange():
+                    found.paths.append(body)
                 case Progress():
                     self.doing = body
                     self._silence = time.monotonic() + body.seconds + _GRACE
@@ -124,6 +131,8 @@ class AgentClient:
                 len(found.layers) > MAX_LAYERS
                 or len(found.findings) > MAX_FINDINGS
                 or len(found.checks) > MAX_LAYERS
+                or len(found.repairs) > MAX_LAYERS
+                or len(found.paths) > MAX_FINDINGS
             ):
                 raise GuestHostile("the agent reports more layers than it may")
             if len(found.nested) > MAX_NESTED:

@@ -17,31 +17,39 @@ from pathlib import Path
 from types import TracebackType
 
 from appliance.check import Check
-from appliance.layer import MAX_TEXT, Finding, Severity
-from appliance.secret import wipe
+from appliance.layer import Finding
+from appliance.protocol import LayerKey, Wanted
+from appliance.secret import wiped
 from controller import growth, state
 from controller.cell import cell
 from controller.domain_xml import check_size
 from controller.errors import EvidenceChanged, EvidenceRefused, ForensicError, UsageError
 from controller.headers import OpenHeader, open_header
-from controller.integrity import Integrity, refuse_writers
+from controller.integrity import Integrity, check_writers
 from controller.keys import astray, check_disks, keys_for, layer_keys
-from controller.live_domains import domain_writers
-from controller.provenance import compared, describe, describe_header
+from controller.provenance import describe_header, described, notes
 from controller.provide import Provided, provide
 from controller.results import (
     SCHEMA,
-    Evidence,
     Inspection,
     is_complete,
 )
 from controller.settings import Settings
 from controller.store import read_manifest
-from controller.wire import Done, Header, Inspect, Link, OpenCase, Step
+from controller.wire import (
+    Done,
+    Header,
+    Inspect,
+    Link,
+    OpenCase,
+    Overlaid,
+    RepairDisks,
+    Step,
+    WriteCopy,
+)
 from images.errors import ImageError
 from images.export import start_seconds
 from images.image import Image, open_image
-from images.live import writers
 from images.quoting import shown
 from images.reference import Reach
 
@@ -54,7 +62,8 @@ class Case:
     Entering opens the images, restores a guest (building the appliance at first use), and
     attaches them read-only. Leaving destroys the guest and compares the files with what they
     were; EvidenceChanged is raised then if they differ. `watch` is called with every step.
-    All methods raise ForensicError (controller/errors.py).
+    `lent` are open descriptors that the cell needs besides. All methods raise ForensicError
+    (controller/errors.py).
     """
 
     def __init__(
@@ -62,6 +71,7 @@ class Case:
         images: Sequence[str | Path],
         settings: Settings | None = None,
         watch: Callable[[Step], None] = lambda _step: None,
+        lent: Sequence[int] = (),
     ) -> None:
         if not images:
             raise UsageError("no image was given", hint="name at least one image file")
@@ -72,6 +82,7 @@ class Case:
         if self._settings.snapshot is not None and len(images) > 1:
             raise UsageError("--snapshot is for one image", hint="inspect the images one by one")
         self._watch = watch
+        self._lent = lent
         self._stack = ExitStack()
         self._cell = ExitStack()
         self._images: list[Image] = []
@@ -90,7 +101,7 @@ class Case:
                 Integrity(
                     self._images,
                     self._settings,
-                    self._show_bytes,
+                    self.show_bytes,
                     [header.file for header in self._headers],
                 )
             )
@@ -165,10 +176,10 @@ class Case:
         """Map the layers of all images."""
         done, too_small = self._map()
         self._checks = done.checks
-        evidence, failures = self._evidence()
+        evidence, failures = described(self._images, self._sizes, self._integrity, self._writers)
         given = self._settings.keys, self._settings.headers
         unused = astray(*given, {layer.address for layer in done.layers})
-        findings = [*self._notes(), *failures, *done.findings, *too_small, *unused]
+        findings = [*notes(self._images), *failures, *done.findings, *too_small, *unused]
         return Inspection(
             schema=SCHEMA,
             evidence=evidence,
@@ -190,13 +201,7 @@ class Case:
         """What the guest found; another with more memory is asked where a key needs that."""
         earlier = b""
         for guests in range(1, growth.MAX_GUESTS + 1):
-            keys = layer_keys(self._settings.keys)
-            order = Inspect(self._settings.timeout, keys, self._settings.wanted)
-            try:
-                done = self._link.call(order, self._watch, seconds=self._settings.timeout)
-            finally:
-                for key in keys:
-                    wipe(key.secret)
+            done = self._call(self._inspect)
             self._console = earlier + done.console
             free = growth.available()
             memory = growth.next_memory(done.memory, self._settings, free)
@@ -210,6 +215,37 @@ class Case:
             self._enter_cell(self._appliance)
         return done, growth.why_not(done.memory, self._settings, free)
 
+    def _inspect(self, keys: list[LayerKey]) -> Inspect:
+        return Inspect(self._settings.timeout, keys, self._settings.wanted)
+
+    def _call(self, order: Callable[[list[LayerKey]], Inspect | RepairDisks]) -> Done:
+        """Send an order with all keys, and wipe its copy of them."""
+        keys = layer_keys(self._settings.keys)
+        with wiped([key.secret for key in keys]):
+            return self._link.call(order(keys), self._watch, seconds=self._settings.timeout)
+
+    @property
+    def images(self) -> list[Image]:
+        """As they were opened."""
+        return self._images
+
+    @property
+    def sizes(self) -> list[int]:
+        """Of the disks as the guest sees them, in bytes."""
+        return self._sizes
+
+    def repair(self, wanted: Wanted, overlays: list[Overlaid]) -> Done:
+        """Repair file systems in another guest, which has overlays over the disks."""
+        seconds = self._settings.timeout
+        done = self._call(lambda keys: RepairDisks(seconds, keys, wanted, overlays))
+        self._console += done.console
+        self._timings |= done.timings
+        return done
+
+    def write_copy(self, order: WriteCopy) -> None:
+        """Write a disk with its overlay to an open file."""
+        self._link.call(order, self._watch, seconds=order.seconds)
+
     def _open_images(self) -> None:
         try:
             reach = Reach.into(self._settings.allowed)
@@ -221,25 +257,14 @@ class Case:
                 check_size(path, image.virtual_size, self._settings.sector_size)
             self._headers = [open_header(header, self._stack) for header in self._settings.headers]
             check_disks(self._settings.keys, self._settings.headers, len(self._images))
-            self._writers = self._check_writers()
+            files = [header.file for header in self._headers]
+            self._writers = check_writers(self._images, files, live=self._settings.live)
         except ImageError as error:
             raise EvidenceRefused(str(error), hint=error.hint) from error
 
-    def _check_writers(self) -> list[list[str]]:
-        """A list for each image of who else can write to it, in words."""
-        found = [
-            [str(each) for each in [*writers(image.files), *domain_writers(image.files)]]
-            for image in self._images
-        ]
-        headers = tuple(header.file for header in self._headers)
-        of_headers = [str(each) for each in writers(headers)] if headers else []
-        if not self._settings.live:
-            refuse_writers([*(sentence for each in found for sentence in each), *of_headers])
-        return found
-
     def _enter_cell(self, appliance: Provided) -> None:
         descriptors = [file.fd for image in self._images for file in image.files]
-        descriptors += [header.file.fd for header in self._headers]
+        descriptors += [*(header.file.fd for header in self._headers), *self._lent]
         self._stack.enter_context(self._cell)
         self._link: Link = self._cell.enter_context(
             cell(state.binds_of(appliance.base, appliance.state, appliance.variant), descriptors)
@@ -264,36 +289,6 @@ class Case:
     def _show(self, operation: str) -> None:
         self._watch(Step(operation))
 
-    def _show_bytes(self, operation: str, done: int, total: int) -> None:
+    def show_bytes(self, operation: str, done: int, total: int) -> None:
+        """Pass on how many bytes of how many are done."""
         self._watch(Step(operation, "", done, total))
-
-    def _evidence(self) -> tuple[list[Evidence], list[Finding]]:
-        """What the images are, with their hashes, and what could not be hashed."""
-        files, disks = self._integrity.files(), self._integrity.disks()
-        failures = [
-            Finding(Severity.ERROR, None, "not-hashed", str(outcome)[:MAX_TEXT])
-            for outcome in (*files.values(), *disks)
-            if isinstance(outcome, ImageError)
-        ]
-        evidence = [
-            describe(image, size, files, disk, sentences)
-            for image, size, disk, sentences in zip(
-                self._images, self._sizes, disks, self._writers, strict=True
-            )
-        ]
-        agreement = [
-            finding for index, each in enumerate(evidence) for finding in compared(index, each)
-        ]
-        live = [
-            Finding(Severity.WARNING, None, "evidence-live", sentence[:MAX_TEXT])
-            for sentences in self._writers
-            for sentence in sentences
-        ]
-        return evidence, [*live, *failures, *agreement]
-
-    def _notes(self) -> list[Finding]:
-        return [
-            Finding(Severity.INFO, f"disk{index}", "container", note)
-            for index, image in enumerate(self._images)
-            for note in image.notes
-        ]

@@ -6,12 +6,15 @@ from typing import Annotated
 
 import typer
 
-from appliance.protocol import Checking, Wanted
+from appliance.check import Checking
+from appliance.protocol import Wanted
+from controller.errors import UsageError
 from controller.interruption import taken_down
 from controller.options import (
     Accel,
     Add,
     AllowDir,
+    ForceLogZeroing,
     HashChoice,
     Headers,
     Images,
@@ -22,8 +25,12 @@ from controller.options import (
     Live,
     Memory,
     Open,
+    Output,
+    OverlaySize,
     Quiet,
+    Repair,
     RequireKvm,
+    SaveOverlay,
     SectorSize,
     Snapshot,
     Verbose,
@@ -42,6 +49,11 @@ def fsck(  # noqa: PLR0913, PLR0917 - a command has its options
         bool,
         typer.Option("--no-trial", help="Do not try a repair before calling something clean."),
     ] = False,
+    repair: Repair = False,
+    save_overlay: SaveOverlay = None,
+    output: Output = None,
+    overlay_size: OverlaySize = None,
+    force_log_zeroing: ForceLogZeroing = False,
     open_: Open = None,
     allow_dir: AllowDir = None,
     snapshot: Snapshot = None,
@@ -65,8 +77,9 @@ def fsck(  # noqa: PLR0913, PLR0917 - a command has its options
 ) -> None:
     """Check file systems: forced, without writing, and without trusting a flag.
 
-    Exit status, added up as by fsck(8): 0 clean, 4 errors, 8 something could not be checked or the
-    host or the guest failed, 16 usage, 32 cancelled.
+    --repair repairs on an overlay; the images stay as they are. Exit status, added up as by
+    fsck(8): 0 clean, 1 errors corrected on the overlay, 4 errors left, 8 something could not be
+    checked or the host or the guest failed, 16 usage, 32 cancelled.
     """
     from controller import fsck as checks  # noqa: PLC0415 - not for --help
     from controller.fsck_results import CANCELLED  # noqa: PLC0415
@@ -95,5 +108,10 @@ def fsck(  # noqa: PLR0913, PLR0917 - a command has its options
         quiet=quiet,
         verbose=verbose,
     )
+    repairing = checks.options(
+        save_overlay, output, overlay_size, timeout, zero_log=force_log_zeroing, repair=repair
+    )
+    if repairing and snapshot is not None and save_overlay:
+        raise UsageError("--save-overlay: an overlay cannot lie on an internal snapshot")
     with taken_down(CANCELLED):
-        raise typer.Exit(checks.run(order))
+        raise typer.Exit(checks.run(order, repairing))

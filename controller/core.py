@@ -16,21 +16,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from appliance.protocol import Progress, Provisioned
-from appliance.secret import wipe
+from appliance.protocol import Disk, Progress, Provisioned
+from appliance.secret import wiped
+from controller import core_state, overlays
 from controller import guest as guests
 from controller.artifacts import verify
-from controller.death import Death
-from controller.domain_xml import Accelerator, domain
+from controller.death import Death, blamed
 from controller.errors import (
     ForensicError,
     GuestFailed,
 )
 from controller.guest import Guest
-from controller.places import CAPABILITIES, OUTPUT, PATHS, PORT, STATE
+from controller.places import CAPABILITIES, PORT, STATE
 from controller.shown_disks import ShownDisks, export_all
 from controller.wire import (
-    Appliance,
     Done,
     Inspect,
     Link,
@@ -38,16 +37,15 @@ from controller.wire import (
     OpenCase,
     Order,
     ProveKvm,
+    RepairDisks,
     Step,
     Trouble,
+    WriteCopy,
 )
-from images.quoting import shown
 
 if TYPE_CHECKING:
+    from appliance.layer import Finding
     from controller.agent_client import Mapping
-
-SIGN_OF_LIFE = b"forensic: init"
-"""The first line of the recipe's init."""
 
 _PR_SET_DUMPABLE = 4
 _MEMORY_LIMIT = 1 << 30
@@ -73,13 +71,23 @@ class Core:
         """Carry out one order."""
         match order:
             case MakeState():
-                return self._make_state(order)
+                done = core_state.make_state(order, self._stack, self._phase, self._keep)
+                done.timings = self.timings
+                return done
             case ProveKvm():
-                return self._prove(order)
+                return core_state.prove(order, self._stack, self._keep)
             case OpenCase():
                 return self._open(order)
             case Inspect():
-                return self._inspect(order)
+                with wiped([key.secret for key in order.keys]):
+                    return self._inspect(order)
+            case RepairDisks():
+                with wiped([key.secret for key in order.keys]):
+                    return self._repair(order)
+            case WriteCopy():
+                base = self._shown.disks[order.overlay.disk]
+                overlays.write_copy(order, base, self._show)
+                return Done()
 
     @property
     def console(self) -> bytes:
@@ -95,41 +103,14 @@ class Core:
         finally:
             self.timings[name] = round(time.monotonic() - begin, 4)
 
-    def _make_state(self, order: MakeState) -> Done:
-        from controller import ssh  # noqa: PLC0415 - paramiko is loaded while the guest starts
+    @property
+    def _disks(self) -> list[Disk]:
+        return [each.disk for each in self._shown.disks]
 
-        appliance = order.appliance
-        with self._phase("verify", "check the appliance"):
-            verify(appliance)
-        connection = self._stack.enter_context(guests.hypervisor(None))
-        with self._phase("boot", "boot the guest"):
-            xml = domain(_accelerator(appliance), appliance.memory, appliance.processors, PATHS)
-            self._guest = self._stack.enter_context(
-                guests.booted(connection, xml, appliance.memory)
-            )
-            ssh.order_warm(PORT, seconds=order.seconds)
-        with self._phase("save", "save the guest"):
-            self._guest.save(OUTPUT / "state")
-        for file in guests.capabilities_folder().iterdir():
-            (OUTPUT / file.name).write_bytes(file.read_bytes())
-        tools = {
-            "qemu": _number(connection.getVersion()),
-            "libvirt": _number(connection.getLibVersion()),
-        }
-        return Done(timings=self.timings, tools=tools)
-
-    def _prove(self, order: ProveKvm) -> Done:
-        verify(order.appliance)
-        connection = self._stack.enter_context(guests.hypervisor(None))
-        xml = domain("kvm", order.appliance.memory, 1, PATHS)
-        guest = guests.booted(connection, xml, order.appliance.memory)
-        self._guest = self._stack.enter_context(guest)
-        deadline = time.monotonic() + order.seconds
-        while SIGN_OF_LIFE not in self._guest.console.content():
-            if time.monotonic() > deadline:
-                raise GuestFailed(f"its kernel said nothing within {order.seconds:.0f} seconds")
-            time.sleep(0.05)
-        return Done()
+    def _keep(self, guest: Guest) -> Guest:
+        """For its console."""
+        self._guest = guest
+        return guest
 
     def _open(self, order: OpenCase) -> Done:
         self._preload.start()
@@ -143,15 +124,18 @@ class Core:
         with self._phase("verify", "check the appliance"):
             checked.result()
         restore = partial(guests.restored, connection, STATE, appliance.memory)
-        self._start = partial(self._start_guest, restore, order.seconds)
+        self._begin = partial(self._start_guest, restore, order.seconds)
+        all_shown = [*self._shown.disks, *self._shown.headers]
+        self._start = partial(self._begin, [each.xml for each in all_shown])
         self._start()
-        sizes = [disk.size for disk in self._shown.disks]
+        sizes = [disk.size for disk in self._disks]
         return Done(self.timings, session=self._session, sizes=sizes)
 
     def _start_guest(
         self,
         restore: Callable[[], AbstractContextManager[Guest]],
         seconds: float,
+        disks: list[str],
     ) -> None:
         """Restore a guest, in place of the one before, and show it the evidence."""
         self._life.close()
@@ -169,59 +153,103 @@ class Core:
             self._agent = AgentClient(channel, meter)
             self._agent.ping(seconds=seconds)
         with self._phase("attach", "attach the evidence"):
-            for xml in self._shown.xml:
+            for xml in disks:
                 self._guest.attach(xml)
 
     def _note(self, answer: Provisioned) -> None:
         self._session = {"host_key": answer.host_key, "draw": answer.draw}
 
     def _inspect(self, order: Inspect) -> Done:
-        """Map with the keys, and wipe them."""
-        try:
-            return self._map_to_the_end(order)
-        finally:
-            for key in order.keys:
-                wipe(key.secret)
-
-    def _map_to_the_end(self, order: Inspect) -> Done:
         """Map; where the evidence kills a guest, go on with another that leaves this alone."""
         deadline = time.monotonic() + order.seconds
         deaths: list[Death] = []
+
+        def attempt() -> Mapping:
+            if deaths:
+                self._start()
+            return self._map(order, self._disks, deaths, deadline)
+
         with self._phase("map", "map the layers"):
-            while True:
-                try:
-                    found = self._map(order, deaths, deadline - time.monotonic())
-                    break
-                except GuestFailed as error:
-                    death = Death.of(error, self._agent.doing, self._guest)
-                    if death is None or not death.may_be_survived(deaths, deadline):
-                        raise self._blamed(error) from error
-                    deaths.append(death)
-                    self._consoles += self.console
-                    self._link.send(Step("start another guest", death.deed.layer))
-                    self._start()
-        self.timings |= {f"map.{phase}": seconds for phase, seconds in found.timings.items()}
+            found = self._survived(attempt, deaths, deadline)
         known = {layer.address for layer in found.layers}
+        return self._done(found, [death.finding(known) for death in deaths])
+
+    def _repair(self, order: RepairDisks) -> Done:
+        """The same with overlays; what a guest that is lost has written is thrown away."""
+        deadline = time.monotonic() + order.seconds
+        deaths: list[Death] = []
+        headers = [each.xml for each in self._shown.headers]
+
+        def attempt() -> Mapping:
+            self._life.close()
+            with overlays.attached(order.overlays, self._shown.disks) as attached:
+                try:
+                    self._begin([*attached.xml, *headers])
+                    found = self._map(order, attached.disks, deaths, deadline)
+                except GuestFailed:
+                    attached.refuse_full()
+                    raise
+                # The guest ends first, so that nothing writes any more.
+                self._life.close()
+                attached.finish()
+                return found
+
+        with self._phase("repair", "repair"):
+            found = self._survived(attempt, deaths, deadline)
+        with self._phase("compare", "compare the blocks"):
+            deltas = [overlays.delta(each, self._shown.disks[each.disk]) for each in order.overlays]
+        done = self._done(found, [death.finding(_addresses(order)) for death in deaths])
+        done.deltas = deltas
+        return done
+
+    def _survived(
+        self, attempt: Callable[[], Mapping], deaths: list[Death], deadline: float
+    ) -> Mapping:
+        """Try until a guest lives to the end, as often as that has a point."""
+        while True:
+            try:
+                return attempt()
+            except GuestFailed as error:
+                death = Death.of(error, self._agent.doing, self._guest)
+                if death is None or not death.may_be_survived(deaths, deadline):
+                    raise blamed(error, self._agent.doing) from error
+                deaths.append(death)
+                self._consoles += self.console
+                self._link.send(Step("start another guest", death.deed.layer))
+
+    def _done(self, found: Mapping, deaths: list[Finding]) -> Done:
+        self.timings |= {f"map.{phase}": seconds for phase, seconds in found.timings.items()}
         return Done(
             self.timings,
             found.tools,
             found.layers,
-            findings=[*found.findings, *(death.finding(known) for death in deaths)],
+            findings=[*found.findings, *deaths],
             nested_images=found.nested,
             systems=found.systems,
             console=self._consoles + self.console,
             memory=found.memory,
             checks=found.checks,
+            repairs=found.repairs,
+            paths=found.paths,
         )
 
-    def _map(self, order: Inspect, deaths: list[Death], seconds: float) -> Mapping:
+    def _show(self, operation: str, done: int, total: int) -> None:
+        self._link.send(Step(operation, "", done, total))
+
+    def _map(
+        self,
+        order: Inspect | RepairDisks,
+        disks: list[Disk],
+        deaths: list[Death],
+        deadline: float,
+    ) -> Mapping:
         return self._agent.map(
-            self._shown.disks,
+            disks,
             order.keys,
             wanted=order.wanted,
-            headers=self._shown.headers,
+            headers=[each.disk for each in self._shown.headers],
             fatal=[death.deed for death in deaths],
-            seconds=seconds,
+            seconds=deadline - time.monotonic(),
             watch=self._pass_on,
         )
 
@@ -232,17 +260,9 @@ class Core:
         else:
             self._link.send(Step(step.operation, step.layer, share, 1000, "\u2030"))
 
-    def _blamed(self, error: GuestFailed) -> GuestFailed:
-        """The error with what the agent did last: it names the evidence that may be the cause."""
-        doing = self._agent.doing
-        if doing is None:
-            return error
-        operation, layer = shown(doing.operation), shown(doing.layer)
-        return type(error)(
-            f"{error.message}; the last that it said: {operation}, layer {layer}",
-            hint=error.hint
-            or "the evidence may have crashed the guest: that is a finding in itself",
-        )
+
+def _addresses(order: RepairDisks) -> set[str]:
+    return set(order.wanted.repair.path) if order.wanted.repair else set()
 
 
 def _preload() -> None:
@@ -255,15 +275,6 @@ def limit_memory() -> None:
     """Bound this process before it listens to the guest. QEMU has been started already."""
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + _MEMORY_LIMIT, resource.RLIM_INFINITY))
-
-
-def _accelerator(appliance: Appliance) -> Accelerator:
-    return "kvm" if appliance.accelerator == "kvm" else "tcg"
-
-
-def _number(version: int) -> str:
-    """libvirt's version numbers: major × 1,000,000 + minor × 1,000 + release."""
-    return f"{version // 1000000}.{version // 1000 % 1000}.{version % 1000}"
 
 
 def main() -> None:

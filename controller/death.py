@@ -59,6 +59,17 @@ class Death:
         return Finding(Severity.ERROR, layer, "guest-lost", message[:MAX_TEXT])
 
 
+def blamed(error: GuestFailed, doing: Progress | None) -> GuestFailed:
+    """The error with what the agent did last: it names the evidence that may be the cause."""
+    if doing is None:
+        return error
+    operation, layer = shown(doing.operation), shown(doing.layer)
+    return type(error)(
+        f"{error.message}; the last that it said: {operation}, layer {layer}",
+        hint=error.hint or "the evidence may have crashed the guest: that is a finding in itself",
+    )
+
+
 def _telling(lines: list[str]) -> list[str]:
     """The lines that name a cause, else the last ones."""
     return [line for line in lines if _CAUSES.search(line)][-_LINES:] or lines[-_LINES:]

@@ -97,10 +97,21 @@ def check_size(path: Path, size: int | None, sector_size: int) -> None:
         )
 
 
-def evidence_disk(index: int, socket: str, export: str, serial: str, sector_size: int = 512) -> str:
-    """Return the XML of one read-only SCSI disk that is served by an exporter at `socket`."""
+def evidence_disk(  # noqa: PLR0913 - what a disk has
+    index: int,
+    socket: str,
+    export: str,
+    serial: str,
+    sector_size: int = 512,
+    *,
+    writable: bool = False,
+) -> str:
+    """Return the XML of one SCSI disk that is served by an exporter at `socket`, read-only unless
+    an overlay takes the writes."""
     disk = ET.Element("disk", type="network", device="disk")
-    _add(disk, "driver", name="qemu", type="raw")
+    # An overlay that is full must be an error in the guest: QEMU would rather make it wait.
+    policy = {"error_policy": "report", "rerror_policy": "report"} if writable else {}
+    _add(disk, "driver", name="qemu", type="raw", **policy)
     source = _add(disk, "source", protocol="nbd", name=export)
     _add(source, "host", transport="unix", socket=socket)
     _add(disk, "target", dev=f"sd{_letters(index)}", bus="scsi")
@@ -108,7 +119,8 @@ def evidence_disk(index: int, socket: str, export: str, serial: str, sector_size
         sizes = {f"{each}_block_size": str(sector_size) for each in ("logical", "physical")}
         _add(disk, "blockio", **sizes)
     _add(disk, "serial", serial)
-    _add(disk, "readonly")
+    if not writable:
+        _add(disk, "readonly")
     return _text(disk)
 
 

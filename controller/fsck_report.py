@@ -7,6 +7,7 @@ from typing import TextIO
 from appliance.check import Verdict
 from controller.fsck_results import CheckResult, Fsck, RunResult
 from controller.page import Line, Page, page_for, styled, takes_colours
+from controller.repair_report import repair_lines
 from controller.report import findings_of
 from controller.sizes import human
 
@@ -23,6 +24,7 @@ def render(result: Fsck, file: TextIO, *, verbose: bool, closing: list[str]) -> 
         lines += _check(check, page)
     if not result.checks:
         lines.append([("No file system was checked.", "yellow")])
+    lines += repair_lines(result, page)
     lines += findings_of(result.findings, page)
     lines.append([(_summary(result), "green" if result.status == 0 else "yellow")])
     lines += [[(page.show_own(each), "")] for text in closing for each in text.splitlines()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar, get_args
@@ -26,6 +27,8 @@ from controller.wire import Step
 from images.quoting import shown, unshown
 
 T = TypeVar("T")
+Further = Callable[[Case, Inspection], None]
+"""What is done with a case besides, while it is open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +69,23 @@ def run(order: Inspecting) -> ExitCode:
     return result.exit_code
 
 
-def inspected(order: Inspecting) -> tuple[Inspection, Case, EvidenceChanged | None]:
-    """Inspect, and show the progress. Raises ForensicError."""
+def inspected(
+    order: Inspecting,
+    further: Further = lambda _case, _result: None,
+    lent: Sequence[int] = (),
+) -> tuple[Inspection, Case, EvidenceChanged | None]:
+    """Inspect, go on with `further`, and show the progress. Raises ForensicError."""
     if order.keep_log and os.path.lexists(order.keep_log):
         raise UsageError(
             f"--keep-log: {shown(str(order.keep_log))} exists already",
             hint="name a file that does not exist yet; nothing is overwritten",
         )
     with Progress(quiet=order.quiet) as progress:
-        return _inspect(order, progress)
+        return _inspect(order, progress, further, lent)
 
 
 def _inspect(
-    order: Inspecting, progress: Progress
+    order: Inspecting, progress: Progress, further: Further, lent: Sequence[int]
 ) -> tuple[Inspection, Case, EvidenceChanged | None]:
     def watch(step: Step) -> None:
         # Layer by layer is for who watches a line change, or asked for it.
@@ -86,11 +93,12 @@ def _inspect(
             progress.step(step.operation, step.detail, step.done, step.total, step.unit)
 
     settings = _settings(order)
-    case = Case(order.images, settings, watch)
+    case = Case(order.images, settings, watch, lent)
     result: Inspection | None = None
     try:
         with case:
             result = case.inspect()
+            further(case, result)
             if order.keep_log:
                 logbook.write(order.keep_log, case.console)
     except EvidenceChanged as error:

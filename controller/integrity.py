@@ -9,6 +9,7 @@ from types import TracebackType
 
 from controller.errors import EvidenceRefused
 from controller.keys import Key, keys_for
+from controller.live_domains import domain_writers
 from controller.settings import Settings
 from images.errors import ImageError
 from images.evidence import EvidenceFile
@@ -24,6 +25,7 @@ from images.hashing import (
     digest_export,
 )
 from images.image import Image
+from images.live import writers
 from images.quoting import shown
 
 Watch = Callable[[str, int, int], None]
@@ -186,6 +188,23 @@ def stored_hashes(image: Image) -> dict[Algorithm, str]:
         return {}
     stored: dict[Algorithm, str | None] = {"md5": details.stored_md5, "sha1": details.stored_sha1}
     return {algorithm: digest for algorithm, digest in stored.items() if digest is not None}
+
+
+def check_writers(
+    images: Sequence[Image], headers: Sequence[EvidenceFile], *, live: bool
+) -> list[list[str]]:
+    """A list for each image of who else can write to it, in words.
+
+    Raises EvidenceRefused where there is anyone, unless the evidence may be `live`.
+    """
+    found = [
+        [str(each) for each in [*writers(image.files), *domain_writers(image.files)]]
+        for image in images
+    ]
+    of_headers = [str(each) for each in writers(tuple(headers))] if headers else []
+    if not live:
+        refuse_writers([*(sentence for each in found for sentence in each), *of_headers])
+    return found
 
 
 def refuse_writers(sentences: Sequence[str]) -> None:

@@ -97,3 +97,33 @@ Headers = Annotated[
         help="LUKS header that is kept in a file of its own.",
     ),
 ]
+Repair = Annotated[
+    bool,
+    typer.Option("--repair", help="Repair what has errors, on an overlay; no image is changed."),
+]
+SaveOverlay = Annotated[
+    Path | None,
+    typer.Option(
+        "--save-overlay",
+        metavar="FILE.qcow2",
+        readable=False,
+        help="Keep the overlay: a qcow2 on top of the image.",
+    ),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        metavar="NEW.qcow2|NEW.raw",
+        readable=False,
+        help="Write a whole repaired copy of the disk.",
+    ),
+]
+OverlaySize = Annotated[
+    str | None,
+    typer.Option("--overlay-size", metavar="SIZE", help="What a repair may write, as 512M or 4G."),
+]
+ForceLogZeroing = Annotated[
+    bool,
+    typer.Option("--force-log-zeroing", help="Throw away a log of XFS that cannot be replayed."),
+]

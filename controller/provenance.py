@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from appliance.layer import Finding, Severity
-from controller.integrity import stored_hashes
+from appliance.layer import MAX_TEXT, Finding, Severity
+from controller.integrity import Integrity, stored_hashes
 from controller.results import (
     Evidence,
     EvidenceFile,
@@ -19,6 +19,46 @@ from images.evidence import EvidenceFile as OpenFile
 from images.hashing import ExportHash, FileHash, ReadFailed
 from images.image import Image
 from images.quoting import shown
+
+
+def described(
+    images: Sequence[Image],
+    sizes: Sequence[int],
+    integrity: Integrity,
+    writers: Sequence[list[str]],
+) -> tuple[list[Evidence], list[Finding]]:
+    """What the images are, with their hashes, and what is to be said of that.
+
+    `sizes` are those of the disks in bytes, `writers` who else can write to each image.
+    """
+    files, disks = integrity.files(), integrity.disks()
+    failures = [
+        Finding(Severity.ERROR, None, "not-hashed", str(outcome)[:MAX_TEXT])
+        for outcome in (*files.values(), *disks)
+        if isinstance(outcome, ImageError)
+    ]
+    evidence = [
+        describe(image, size, files, disk, sentences)
+        for image, size, disk, sentences in zip(images, sizes, disks, writers, strict=True)
+    ]
+    agreement = [
+        finding for index, each in enumerate(evidence) for finding in compared(index, each)
+    ]
+    live = [
+        Finding(Severity.WARNING, None, "evidence-live", sentence[:MAX_TEXT])
+        for sentences in writers
+        for sentence in sentences
+    ]
+    return evidence, [*live, *failures, *agreement]
+
+
+def notes(images: Sequence[Image]) -> list[Finding]:
+    """What the containers' own readers have to say."""
+    return [
+        Finding(Severity.INFO, f"disk{index}", "container", note)
+        for index, image in enumerate(images)
+        for note in image.notes
+    ]
 
 
 def describe(

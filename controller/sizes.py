@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+_SIZE = re.compile(r"(?P<number>\d{1,15}(\.\d{1,3})?) ?(?P<unit>[KMGTPE])?(i?B)?", re.IGNORECASE)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -23,6 +25,15 @@ def human(size: int) -> str:
     if size % 1024**power == 0:
         scaled = str(size // 1024**power)
     return f"{scaled} {_UNITS[power]}"
+
+
+def parsed(text: str) -> int:
+    """The opposite: bytes in 512M, 4G, 1.5T (powers of 1024). Raises ValueError."""
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(f"not a size: {text!r}")
+    power = " KMGTPE".index((found["unit"] or " ").upper())
+    return int(float(found["number"]) * 1024**power)
 
 
 def sectors(offset: int, size: int, sector_size: int) -> str:

@@ -19,6 +19,7 @@ from appliance.check import Check
 from appliance.image import NestedImage
 from appliance.layer import Finding, Layer
 from appliance.protocol import LayerKey, Wanted
+from appliance.repair import PathChange, Repair
 from appliance.secret import wipe
 from appliance.system import System
 from controller.errors import BY_NAME, CellFailed, EnvironmentFailed, ForensicError
@@ -80,6 +81,49 @@ class Inspect(msgspec.Struct, tag=True):
     wanted: Wanted = Wanted()
 
 
+class Overlaid(msgspec.Struct):
+    """An overlay for the disk with the index `disk`: a file that is open for reading and writing as
+    `descriptor` and for reading as `readable`. It is made to hold `empty`, and may grow to `limit`
+    bytes."""
+
+    disk: int
+    descriptor: int
+    readable: int
+    empty: bytes
+    limit: int
+
+
+class RepairDisks(msgspec.Struct, tag=True):
+    """Replace the guest by one that has overlays over these disks, and do what is wanted."""
+
+    seconds: float
+    keys: list[LayerKey]
+    wanted: Wanted
+    overlays: list[Overlaid]
+
+
+class WriteCopy(msgspec.Struct, tag=True):
+    """Write a disk as it is with its overlay to the empty file `descriptor`, as `form` (raw or
+    qcow2), within `seconds`."""
+
+    overlay: Overlaid
+    descriptor: int
+    form: str
+    seconds: float
+
+
+class Delta(msgspec.Struct):
+    """What the overlay of a disk holds: `allocated` bytes of clusters, of which `changed` bytes
+    (whole blocks of 4 KiB) differ from what is underneath, in `count` ranges: (offset, length) in
+    bytes of the disk, the first of them."""
+
+    disk: int
+    allocated: int
+    changed: int
+    count: int
+    ranges: list[tuple[int, int]]
+
+
 class Step(msgspec.Struct, tag=True):
     """Event: what is being done now, and where it is known how many bytes (or what else `unit`
     names) of how many are done."""
@@ -106,6 +150,9 @@ class Done(msgspec.Struct, tag=True):
     nested_images: list[NestedImage] = []
     systems: list[System] = []
     checks: list[Check] = []
+    repairs: list[Repair] = []
+    paths: list[PathChange] = []
+    deltas: list[Delta] = []
 
 
 class Trouble(msgspec.Struct, tag=True):
@@ -118,7 +165,7 @@ class Trouble(msgspec.Struct, tag=True):
     timings: dict[str, float] = {}
 
 
-Order = MakeState | ProveKvm | OpenCase | Inspect
+Order = MakeState | ProveKvm | OpenCase | Inspect | RepairDisks | WriteCopy
 Event = Step | Done | Trouble
 
 

@@ -11,11 +11,14 @@ from collections.abc import Iterator, Sequence
 
 from images.errors import Locked, Unsupported
 from images.evidence import EvidenceFile
-from images.graph import Node, Piece, Plan
+from images.graph import Node, Overlay, Piece, Plan
 from images.qmp import Qmp, QmpClosed, QmpError
 from images.raw import SECTOR
 
 TOP = "image"
+_OVERLAY_SET = 1 << 20
+"""The number of its set of descriptors; those of the evidence count from 0."""
+
 _WRONG_KEY = "Invalid password"
 """What QEMU says (crypto/block-luks.c) when no key slot opens."""
 _WITH_BACKING = frozenset({"qcow2", "qcow", "qed", "vmdk"})
@@ -35,6 +38,28 @@ def build(plan: Plan, qmp: Qmp, keys: Sequence[bytes] = ()) -> int:
     for name in secrets:
         qmp.command("object-del", {"id": name})
     return _checked_size(qmp, plan.size)
+
+
+def add_overlay(overlay: Overlay, qmp: Qmp) -> str:
+    """Add a node that reads like `TOP`, and writes into the overlay; return its name."""
+    file = f"/dev/fdset/{_OVERLAY_SET}"
+    qmp.command("add-fd", {"fdset-id": _OVERLAY_SET}, descriptor=overlay.descriptor)
+    writable = {"read-only": False, "auto-read-only": False}
+    options = {"driver": "file", "node-name": "delta", "filename": file}
+    qmp.command("blockdev-add", {**options, **writable})
+    options = {"driver": "qcow2", "node-name": "overlay", "file": "delta", "backing": TOP}
+    qmp.command("blockdev-add", {**options, **writable})
+    return "overlay"
+
+
+def add_served(overlay: Overlay, size: int | None, qmp: Qmp) -> int:
+    """Add the node `TOP` for what a reader serves; return the size of the disk in bytes."""
+    # By its name: socket_address_parse_named_fd() in QEMU's util/qemu-sockets.c.
+    qmp.command("getfd", {"fdname": "below"}, descriptor=overlay.below)
+    server = {"type": "fd", "str": "below"}
+    options = {"driver": "nbd", "node-name": TOP, "server": server, "export": overlay.name}
+    qmp.command("blockdev-add", {**options, **_READ_ONLY})
+    return _checked_size(qmp, size)
 
 
 def _secret(number: int, key: bytes, qmp: Qmp) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from images import exporter, reader_export
-from images.graph import READERS, Plan
+from images.graph import READERS, Overlay, Plan
 from images.read_ahead import Stop
 from images.served_socket import Export
 
@@ -27,15 +27,16 @@ def exported(  # noqa: PLR0913 - an export is what, where, under which name, and
     timeout: float = 10.0,
     cpu: int | None = None,
     stop: Stop = lambda: False,
+    overlay: Overlay | None = None,
 ) -> Iterator[Export]:
     """Export what `plan` says at a Unix socket in `directory`; see images.exporter.exported.
 
     Where all must be unpacked first, that is given more time, and Cancelled is raised once `stop`
     says so.
     """
-    if plan.top.driver not in READERS:
+    if plan.top.driver not in READERS or overlay:
         with exporter.exported(
-            plan, directory, name=name, keys=keys, timeout=timeout, cpu=cpu
+            plan, directory, name=name, keys=keys, timeout=timeout, cpu=cpu, overlay=overlay
         ) as export:
             yield export
         return

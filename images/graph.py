@@ -54,6 +54,21 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
+class Overlay:
+    """A qcow2 of ours that takes the writes to an export: an open descriptor for reading and
+    writing, and how many bytes the file may grow to.
+
+    `below` is a connected socket to the export `name` of a reader, where QEMU itself cannot read
+    what is underneath.
+    """
+
+    descriptor: int
+    limit: int
+    below: int | None = None
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """An export to be made: `size` in bytes is that of the disk, `files` are open.
 

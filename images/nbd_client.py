@@ -128,6 +128,14 @@ class NbdClient:
                 yield length, is_zero
                 offset += length
 
+    def read(self, offset: int, length: int) -> bytes:
+        """`length` bytes at `offset`, at most BLOCK; not while `content` is being read."""
+        buffer = memoryview(bytearray(length))
+        request = self._ask((offset, length, False), buffer)
+        while not request.is_done:
+            self._receive()
+        return bytes(buffer)
+
     def disconnect(self) -> None:
         """Say goodbye; the server closes the connection."""
         self._send(_DISCONNECT, 0, 0)

@@ -39,6 +39,10 @@ class Qmp:
         self._deadline = deadline
         self._buffer = bytearray()
 
+    def extend(self, deadline: float) -> None:
+        """From now on everything must be done by `deadline`."""
+        self._deadline = deadline
+
     def greet(self) -> None:
         """Wait for the greeting and leave the negotiation mode."""
         if "QMP" not in self._message():

@@ -54,10 +54,17 @@ class Extras:
         return options
 
 
-def limits(files: int, *, cpu: int | None = None, address_space: int = _ADDRESS_SPACE) -> Limits:
+def limits(
+    files: int,
+    *,
+    cpu: int | None = None,
+    address_space: int = _ADDRESS_SPACE,
+    file_size: int = 0,
+) -> Limits:
     """For an exporter that holds `files` evidence files open.
 
-    `cpu` in seconds of processor time, `address_space` in bytes.
+    `cpu` in seconds of processor time, `address_space` and `file_size` (of what it may write) in
+    bytes.
     """
     return Limits(
         # By default for QEMU, which reads with up to 64 threads, each with a stack of 8 MiB and an
@@ -66,7 +73,7 @@ def limits(files: int, *, cpu: int | None = None, address_space: int = _ADDRESS_
         address_space=address_space,
         open_files=256 + 4 * files,
         processes=64,
-        file_size=0,
+        file_size=file_size,
         core=0,
         cpu=cpu,
         locked_memory=0,

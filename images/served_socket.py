@@ -10,7 +10,7 @@ import stat
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -35,13 +35,15 @@ CONNECTIONS = 8
 class Export:
     """A running export; `pid` is the outermost process, whose end takes the others along.
 
-    `size` in bytes. Without a directory, `socket` can be used by this process alone.
+    `size` in bytes. Without a directory, `socket` can be used by this process alone. `finish`
+    takes a writable export away, after which all is in its file; it raises ExportFailed.
     """
 
     socket: Path
     name: str
     pid: int
     size: int
+    finish: Callable[[], None] = lambda: None
 
 
 @contextlib.contextmanager

@@ -49,9 +49,9 @@ def assemble(members: list[Member], work: Work) -> Iterator[list[Volume]]:
         groups.extend(_read([member.volume for member in clones], outcome))
     names = [group.facts.name for group in groups]
     for group in groups:
-        address = _address(group, names, outcome)
+        address = _address(group, names, work)
         _report(address, group, outcome)
-        yield _open(address, group, work)
+        yield (_open_writable if work.is_repair else _open)(address, group, work)
 
 
 def separate_clones(members: list[Member]) -> list[list[Member]]:
@@ -119,10 +119,14 @@ def _ask_lvm(members: list[Volume], outcome: Outcome) -> list[_Found]:
     return [_Found(each.facts, each.size, each.members, each) for each in groups]
 
 
-def _address(group: _Found, names: list[str], outcome: Outcome) -> str:
-    """The group's name; with the place of its first member where the name alone is not enough."""
-    name = group.facts.name
-    if names.count(name) == 1 and not _RESERVED.fullmatch(name) and not outcome.has(name):
+def _address(group: _Found, names: list[str], work: Work) -> str:
+    """The group's name; with the place of its first member where the name alone is not enough.
+
+    In a repair the others of that name may be out of sight: what the inspection called it counts.
+    """
+    outcome, name = work.outcome, group.facts.name
+    is_own = names.count(name) == 1 and not _RESERVED.fullmatch(name) and not outcome.has(name)
+    if work.may_write(name) if work.is_repair else is_own:
         return name
     place = group.members[0].address if group.members else group.facts.uuid
     address = f"{name}@{place.replace('/', '.')}"
@@ -173,6 +177,18 @@ def _open(address: str, group: _Found, work: Work) -> list[Volume]:
         _taken(opener.left_alone(direct=False), work.outcome)
         work.outcome.find(Severity.ERROR, address, "not-activated", str(error))
     return volumes
+
+
+def _open_writable(address: str, group: _Found, work: Work) -> list[Volume]:
+    """For a repair: what may be written to, and nothing besides."""
+    if not isinstance(group.source, Assembled):
+        return []  # all of it would lie on overlays in the guest's memory
+    opener = GroupVolumes(address, group.source)
+    try:
+        with work.outcome.phase("map volumes", address, "lvm", _SECONDS):
+            return _taken(opener.open_writable(work.may_write, work.stack), work.outcome)
+    except LeftAlone:
+        return []
 
 
 def _taken(results: list[Result], outcome: Outcome) -> list[Volume]:

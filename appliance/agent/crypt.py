@@ -1,4 +1,5 @@
-"""Encrypted volumes with a header: opened read-only, with the keys that were given for them."""
+"""Encrypted volumes with a header: opened with the keys that were given for them, and read-only
+unless what is inside is to be repaired."""
 
 from __future__ import annotations
 
@@ -67,7 +68,8 @@ def _unlock(volume: Volume, scheme: Scheme, work: Work) -> Opened:
         )
         return _closed(volume, facts, "locked", message)
     derivations = Derivations.of(facts.keyslots)
-    attempts = _attempts(scheme, header, derivations)
+    writable = work.may_write(f"{volume.address}/{scheme.name}")
+    attempts = [replace(each, writable=writable) for each in _attempts(scheme, header, derivations)]
     with work.outcome.phase("derive the key", volume.address, "unlock", DERIVATION_SECONDS):
         opened = _try(volume, scheme, facts, _each(keys, attempts), work)
     findings = [each for each in opened.findings if attempts or each.code != "wrong-key"]
@@ -114,9 +116,10 @@ def _try(
             seconds = work.outcome.seconds_left
             if opened := open_with(key, node, attempt, work.stack, seconds=seconds):
                 facts = replace(facts, keys_tried=number, opened_by=number)
-                message = f"opened read-only by key {number} of {given} that were given for it"
+                how = "for a repair" if attempt.writable else "read-only"
+                message = f"opened {how} by key {number} of {given} that were given for it"
                 finding = Finding(Severity.INFO, volume.address, "unlocked", message)
-                found = inside(volume, scheme.name, opened, work.stack)
+                found = inside(volume, scheme.name, opened, work.stack, writable=attempt.writable)
                 return Opened(Status.MAPPED, facts, [found], findings=[finding])
     except (CommandError, MappingError, DeviceError, CryptError) as error:
         return _closed(

@@ -30,11 +30,12 @@ class CryptError(Exception):
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One way to open a device: cryptsetup's --type, its other options, and descriptors that it
-    is to have."""
+    is to have. It opens read-only unless it is `writable`, for a repair."""
 
     kind: str
     options: Sequence[str] = ()
     inherited: Sequence[int] = ()
+    writable: bool = False
 
 
 def open_with(
@@ -47,9 +48,10 @@ def open_with(
     if seconds <= 0:
         raise CryptError("the time for this run is over (--timeout)")
     name = f"crypt{next(_numbers)}"
+    mode = () if attempt.writable else ("--readonly",)
     done = run(
         [
-            *("cryptsetup", "open", "--readonly", "--batch-mode", "--type", attempt.kind),
+            *("cryptsetup", "open", *mode, "--batch-mode", "--type", attempt.kind),
             *("--key-file", "-", *attempt.options, node, name),
         ],
         timeout=min(DERIVATION_SECONDS - 30, round(seconds)),
@@ -72,9 +74,11 @@ def open_with(
     return found
 
 
-def inside(volume: Volume, name: str, node: str, stack: ExitStack) -> Volume:
+def inside(
+    volume: Volume, name: str, node: str, stack: ExitStack, *, writable: bool = False
+) -> Volume:
     """What was opened at `node`, as the layer `name` of the volume. Raises DeviceError."""
-    device = open_device(node)
+    device = open_device(node, writable=writable)
     stack.callback(device.close)
     return Volume(
         address=f"{volume.address}/{name}",

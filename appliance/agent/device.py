@@ -1,4 +1,5 @@
-"""Block devices of the guest: found by the serial that the host gave them, and read-only."""
+"""Block devices of the guest: found by the serial that the host gave them, and read-only unless a
+repair on the host's overlay is what the guest is for."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from pathlib import Path
 # <linux/fs.h>
 _BLKROSET = 0x125D
 _BLKROGET = 0x125E
+_BLKFLSBUF = 0x1261
 _BLKSSZGET = 0x1268
 _BLKGETSIZE64 = 0x80081272
 
@@ -39,30 +41,34 @@ class Device:
         os.close(self.fd)
 
 
-def open_disk(serial: str, size: int, *, timeout: float) -> Device:
+def open_disk(serial: str, size: int, *, timeout: float, writable: bool = False) -> Device:
     """Wait for the SCSI disk with that serial, open it, and make sure that it is the right one.
 
     Disks appear in any order, so a letter says nothing. Raises DeviceError after `timeout`
-    seconds, for another size than `size`, and for a device that the kernel would let us write.
+    seconds, for another size than `size`, and for a device that is not as `writable` says.
     """
     deadline = time.monotonic() + timeout
     while (name := _find_by_serial(serial)) is None or not _is_ready(f"/dev/{name}"):
         if time.monotonic() > deadline:
             raise DeviceError(f"no disk with the serial {serial} appeared in {timeout:g} seconds")
         time.sleep(0.005)
-    device = open_device(f"/dev/{name}")
+    device = open_device(f"/dev/{name}", writable=writable)
     if device.size != size:
         raise DeviceError(f"disk {serial} has {device.size} bytes here and {size} on the host")
     return device
 
 
-def open_device(path: str) -> Device:
-    """Open a block device read-only. Raises DeviceError where the kernel says that it is not."""
+def open_device(path: str, *, writable: bool = False) -> Device:
+    """Open a block device for reading. Raises DeviceError where the kernel says that it can be
+    written to and `writable` that it must not be, and the other way round."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise DeviceError(f"{path} cannot be opened: {error.strerror}") from error
-    if not is_read_only(fd):
+    if writable and is_read_only(fd):
+        os.close(fd)
+        raise DeviceError(f"{path} is read-only; nothing can be repaired on it")
+    if not writable and not is_read_only(fd):
         os.close(fd)
         raise DeviceError(f"{path} is writable; nothing is read from a device that could change")
     return Device(path, fd, _number(fd, _BLKGETSIZE64, 8), _number(fd, _BLKSSZGET, 4))
@@ -73,6 +79,19 @@ def seal(path: str) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.ioctl(fd, _BLKROSET, struct.pack("=i", 1))
+    finally:
+        os.close(fd)
+
+
+def flush(path: str) -> None:
+    """Write out what the kernel still holds for a device, and forget what it has read of it.
+
+    fsync(2) also has the disk behind it write out its cache. Raises OSError.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+        fcntl.ioctl(fd, _BLKFLSBUF, 0)
     finally:
         os.close(fd)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -50,6 +50,13 @@ class GroupVolumes:
     def open_direct(self, stack: ExitStack) -> list[Result]:
         """Those that are linear or striped, straight on the read-only evidence."""
         return [self._direct(each, stack) for each in self._visible if self._is_direct(each)]
+
+    def open_writable(self, may_write: Callable[[str], bool], stack: ExitStack) -> list[Result]:
+        """For a repair: of the linear and striped ones those that may be written to."""
+        wanted = [each for each in self._visible if self._is_direct(each)]
+        return [
+            self._direct(each, stack, writable=True) for each in wanted if may_write(self._at(each))
+        ]
 
     @cached_property
     def others(self) -> list[LogicalVolume]:
@@ -131,17 +138,20 @@ class GroupVolumes:
                 found[name] = Place(_number(node), member.volume.size // SECTOR)
         return found
 
-    def _direct(self, volume: LogicalVolume, stack: ExitStack) -> Result:
+    def _direct(self, volume: LogicalVolume, stack: ExitStack, *, writable: bool = False) -> Result:
         lacking = holes(self._group, volume, self._places)
         findings = [
             Finding(Severity.WARNING, self._at(volume), "incomplete", message)
             for message in self._hole_messages(lacking)
         ]
-        if sum(each.lost for each in lacking) >= self._size(volume):
+        lost = sum(each.lost for each in lacking)
+        # A repair would take what cannot be read for lost, and lose more.
+        if lost >= self._size(volume) or (lost and writable):
             return Result(None, self._layer(volume, Status.DAMAGED), findings)
         try:
-            node = Tables(self._group, self._places).open(volume, stack)
-            opened = self._opened(node, self._layout.facts(volume), bool(lacking), stack)
+            node = Tables(self._group, self._places).open(volume, stack, writable=writable)
+            facts = self._layout.facts(volume)
+            opened = self._opened(node, facts, bool(lacking), stack, writable=writable)
             if lacking:
                 zeros = Tables(self._group, self._places, ZEROS).open(volume, stack)
                 padded = open_device(zeros)
@@ -199,8 +209,16 @@ class GroupVolumes:
         layer = closed_layer(self._address, facts, self._size(volume), Status.DAMAGED)
         return Result(None, layer, [*findings, finding])
 
-    def _opened(self, node: str, facts: VolumeFacts, incomplete: bool, stack: ExitStack) -> Volume:
-        return opened_volume(self._address, node, facts, incomplete, stack)
+    def _opened(
+        self,
+        node: str,
+        facts: VolumeFacts,
+        incomplete: bool,
+        stack: ExitStack,
+        *,
+        writable: bool = False,
+    ) -> Volume:
+        return opened_volume(self._address, node, facts, incomplete, stack, writable=writable)
 
     def _layer(self, volume: LogicalVolume, status: Status) -> Layer:
         facts = self._layout.facts(volume)
@@ -219,11 +237,17 @@ class GroupVolumes:
         return f"the physical volume {name} ({self._group.pvs[name].uuid})"
 
 
-def opened_volume(
-    group_address: str, node: str, facts: VolumeFacts, incomplete: bool, stack: ExitStack
+def opened_volume(  # noqa: PLR0913 - what a volume is, and for how long
+    group_address: str,
+    node: str,
+    facts: VolumeFacts,
+    incomplete: bool,
+    stack: ExitStack,
+    *,
+    writable: bool = False,
 ) -> Volume:
     """An active logical volume as something to look into. Raises DeviceError."""
-    device = open_device(node)
+    device = open_device(node, writable=writable)
     stack.callback(device.close)
     return Volume(
         address=f"{group_address}/{facts.name}",

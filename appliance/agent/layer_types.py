@@ -36,12 +36,17 @@ OPENERS: dict[str, Opener] = {
 }
 """By libblkid's TYPE."""
 
+CAN_WRITE = frozenset({"crypto_LUKS"})
+"""Those of which the inside can be repaired; in a repair there is nobody for the others."""
+
 
 def opener_of(blkid_type: str, volume: Volume, work: Work, *, is_blank: bool) -> Opener | None:
     """Who looks into a volume of that type; `is_blank` where nothing at all was recognised on it.
 
     What has no signature is tried only with a key that was given for exactly this volume.
     """
+    if work.is_repair and blkid_type not in CAN_WRITE:
+        return None
     if blkid_type in OPENERS:
         return OPENERS[blkid_type]
     if is_blank and work.keyring.own(volume.address):
@@ -55,19 +60,21 @@ class Assembler:
 
     `assemble` gets all members that were found since it was called last, and yields the volumes
     that came of them, one batch at a time: a batch is explored before the next one is asked for.
-    Of these types it `takes` not every volume: a file system can be whole on one.
+    Of these types it `takes` not every volume: a file system can be whole on one. `can_write`: it
+    also does so for a repair.
     """
 
     types: frozenset[str]
     assemble: Callable[[list[Member], Work], Iterator[list[Volume]]]
     takes: Callable[[Volume], bool] = lambda _volume: True
+    can_write: bool = False
 
 
 ASSEMBLERS = [
     Assembler(frozenset({md.TYPE}), md.assemble),
     Assembler(frozenset({firmware_raid.INTEL, firmware_raid.DDF}), firmware_raid.assemble),
     Assembler(frozenset({ldm.TYPE}), ldm.assemble),
-    Assembler(frozenset({"LVM2_member"}), assembly.assemble),
+    Assembler(frozenset({"LVM2_member"}), assembly.assemble, can_write=True),
     Assembler(frozenset({btrfs_pool.TYPE}), btrfs_pool.assemble, btrfs_device.is_part),
 ]
 """In the order in which they are tried: what can hold members of the next ones comes first."""

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import replace
 
 from appliance.agent import ldm, partition
 from appliance.agent.blkid import BlkidError, PartitionTable
 from appliance.agent.content import Examined, examine, examine_header, without_label
-from appliance.agent.device import Device, open_device, open_disk
+from appliance.agent.device import Device, open_device, open_disk, seal
 from appliance.agent.dm import MappingError
 from appliance.agent.drivers import DRIVERS
 from appliance.agent.layer_types import ASSEMBLERS, UNDIVIDED, opener_of
@@ -40,7 +41,7 @@ def map_disks(disks: list[Disk], work: Work) -> list[FileSystem]:
 
     Raises DeviceError where a disk is not what the host attached.
     """
-    return _map([_open(disk, work.outcome, work.stack) for disk in disks], work)
+    return _map([_open(disk, work) for disk in disks], work)
 
 
 def map_devices(paths: list[tuple[str, str]], work: Work) -> list[FileSystem]:
@@ -61,10 +62,10 @@ def _map(volumes: list[Volume], work: Work) -> list[FileSystem]:
     return mapper.file_systems
 
 
-def _open(disk: Disk, outcome: Outcome, stack: ExitStack) -> Volume:
-    with outcome.phase("wait for the disk", disk.address, "disks"):
-        device = open_disk(disk.serial, disk.size, timeout=_ATTACH_TIMEOUT)
-    return _whole(disk.address, device, stack)
+def _open(disk: Disk, work: Work) -> Volume:
+    with work.outcome.phase("wait for the disk", disk.address, "disks"):
+        device = open_disk(disk.serial, disk.size, timeout=_ATTACH_TIMEOUT, writable=disk.writable)
+    return _whole(disk.address, device, work.stack)
 
 
 def _whole(address: str, device: Device, stack: ExitStack) -> Volume:
@@ -106,7 +107,12 @@ class _Mapper:
             if self._outcome.is_full:
                 stop_at_limit(volume, self._outcome)
                 return []
-            found.extend(self._explore(volume))
+            if not self._work.is_repair:
+                found.extend(self._explore(volume))
+            elif self._work.may_write(volume.address):
+                found.extend(self._explore(replace(volume, writable=True)))
+            else:
+                _leave_alone(volume)
         return found
 
     def _explore(self, volume: Volume) -> list[Volume]:
@@ -125,7 +131,7 @@ class _Mapper:
                 if table:
                     found = ldm.recognised(volume, table) or found
             kind = found.content.type if found.content else ""
-            whole = _assembler_of(kind, volume)
+            whole = _assembler_of(kind, volume, self._work)
             if whole is None:
                 found = in_the_view(volume, found, self._work)
                 is_blank = not kind and table is None and not found.findings and header is None
@@ -181,13 +187,21 @@ def _can_be_mounted(content: Content) -> bool:
     return content.usage == FILE_SYSTEM and content.type in DRIVERS and not is_container
 
 
-def _assembler_of(blkid_type: str, volume: Volume) -> int | None:
+def _leave_alone(volume: Volume) -> None:
+    """It lies beside what is repaired: nothing reads it, and nothing can write to it."""
+    if volume.node:
+        seal(volume.node)
+
+
+def _assembler_of(blkid_type: str, volume: Volume, work: Work) -> int | None:
     if volume.total is not None:  # it has been put together already
         return None
     fitting = (
         index
         for index, each in enumerate(ASSEMBLERS)
-        if blkid_type in each.types and each.takes(volume)
+        if blkid_type in each.types
+        and each.takes(volume)
+        and (each.can_write or not work.is_repair)
     )
     return next(fitting, None)
 

@@ -11,6 +11,7 @@ from appliance.check import Check
 from appliance.image import NestedImage
 from appliance.layer import MAX_TEXT, Finding, Layer, Severity
 from appliance.protocol import Body, Deed, Progress, SystemPart
+from appliance.repair import PathChange, Repair
 from appliance.system import System
 
 MAX_LAYERS = 4096
@@ -85,6 +86,12 @@ class Outcome:
     def add_check(self, check: Check) -> None:
         """Report what was found about a file system."""
         self._emit(check)
+
+    def add_repair(self, repair: Repair, paths: Sequence[PathChange]) -> None:
+        """Report what was done to a file system, after the paths that it changed."""
+        for path in paths:
+            self._emit(path)
+        self._emit(repair)
 
     def advance(self, operation: str, address: str, share: int, seconds: int) -> None:
         """Say that `share` thousandths of an operation are done, and that it goes on."""

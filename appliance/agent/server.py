@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from appliance.agent.device import DeviceError
+from appliance.agent.fsck.repair import repair_all
 from appliance.agent.fsck.run import check_all
 from appliance.agent.headers import open_headers
 from appliance.agent.keyring import Keyring, parse_key
@@ -18,10 +19,10 @@ from appliance.agent.outcome import Outcome
 from appliance.agent.system.find import find_systems
 from appliance.agent.versions import tool_versions
 from appliance.agent.work import Work
+from appliance.check import Checking
 from appliance.protocol import (
     AGENT_ADDRESS,
     Body,
-    Checking,
     Deed,
     Disk,
     Failed,
@@ -33,6 +34,7 @@ from appliance.protocol import (
     parse_object,
     read_frame,
 )
+from appliance.repair import Repairing
 
 
 def listen() -> socket.socket:
@@ -78,8 +80,12 @@ def _parse_request(payload: bytes) -> Request:
 
 
 def _wanted(decoded: dict[str, Any]) -> Wanted:
-    check = decoded.pop("check")
-    return Wanted(**decoded, check=Checking(**check) if check else None)
+    check, repair = decoded.pop("check"), decoded.pop("repair")
+    return Wanted(
+        **decoded,
+        check=Checking(**check) if check else None,
+        repair=Repairing(**repair) if repair else None,
+    )
 
 
 def _map(request: Request, emit: Callable[[Body], None], stack: ExitStack) -> Mapped:
@@ -94,6 +100,8 @@ def _map(request: Request, emit: Callable[[Body], None], stack: ExitStack) -> Ma
         find_systems(file_systems, work)
     if request.wanted.check:
         check_all(file_systems, request.wanted.check, outcome)
+    if request.wanted.repair:
+        repair_all(file_systems, request.wanted.repair, outcome)
     timings = {phase: round(s, 4) for phase, s in outcome.timings.items()}
     return Mapped(tool_versions(), timings, outcome.memory)
 

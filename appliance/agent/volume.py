@@ -28,6 +28,7 @@ class Volume:
     `companions` are the nodes of the other devices of a file system that lies on several; it
     cannot be mounted without naming them. `total` is the size of the whole where that is more
     than the bytes that can be read here.
+    `writable`: it is on the way to what is repaired, on an overlay of the host's.
     """
 
     address: str
@@ -48,6 +49,7 @@ class Volume:
     array: ArrayFacts | None = None
     companions: tuple[str, ...] = ()
     total: int | None = None
+    writable: bool = False
 
     def read(self, offset: int, length: int) -> bytes:
         """Up to `length` bytes at `offset` of the volume; short at its end. Raises OSError."""

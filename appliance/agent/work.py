@@ -26,6 +26,15 @@ class Work:
     wanted: Wanted = field(default_factory=Wanted)
     headers: Mapping[str, Volume] = field(default_factory=dict)
 
+    def may_write(self, address: str) -> bool:
+        """Whether that layer is to be writable: it is on the way to what is repaired."""
+        return self.wanted.repair is not None and address in self.wanted.repair.path
+
+    @property
+    def is_repair(self) -> bool:
+        """Then nothing is looked into but what may be written to."""
+        return self.wanted.repair is not None
+
 
 @dataclass(frozen=True, slots=True)
 class FileSystem:

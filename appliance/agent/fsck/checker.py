@@ -31,11 +31,14 @@ class Checker:
     `check` writes nothing; `trial` repairs, and is run on a throw-away overlay (None: there is no
     repair that could be tried, and `untried` says why). `judge` and `judge_trial` say what an exit
     status means. `replayed`: the journal must be replayed first, on an overlay, if it wants that.
+    A repair is the trial's command on the device itself; `zeroing` is one that throws away a log
+    which cannot be replayed.
     `limits` says in words what the checker does not look at, where it is no full check.
     """
 
     check: tuple[str, ...]
     trial: tuple[str, ...] | None = None
+    zeroing: tuple[str, ...] | None = None
     untried: str = ""
     judge: Callable[[ToolRun], Judgement] | None = None
     judge_trial: Callable[[ToolRun], Judgement] | None = None

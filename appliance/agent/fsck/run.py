@@ -31,9 +31,8 @@ from appliance.agent.overlay import overlay
 from appliance.agent.slice import with_node
 from appliance.agent.supervised import supervise
 from appliance.agent.work import FileSystem
-from appliance.check import MAX_OUTPUT, Check, ToolRun, Verdict
+from appliance.check import MAX_OUTPUT, Check, Checking, ToolRun, Verdict
 from appliance.layer import Severity
-from appliance.protocol import Checking
 
 CHECKERS: dict[str, Checker] = {
     "ext2": ext.EXT,
@@ -56,7 +55,7 @@ CHECKERS: dict[str, Checker] = {
 
 OPERATION, TRIAL = "check", "try a repair"
 _GRACE = 30
-_TEXT, _LEAST_TEXT = 12 << 20, 2048
+TEXT, _LEAST_TEXT = 12 << 20, 2048
 """Bytes of checkers' output (as base64) that a run brings back, and what one may have of it even
 when that is used up."""
 
@@ -66,13 +65,12 @@ _EVERY = 1.0
 def check_all(file_systems: Sequence[FileSystem], wanted: Checking, outcome: Outcome) -> None:
     """Report a Check for each that was asked for; a wrong address is a finding."""
     asked = wanted.layers
-    left = _TEXT
+    left = TEXT
     for file_system in file_systems:
         if not asked or file_system.volume.address in asked:
-            keep = min(MAX_OUTPUT, max(_LEAST_TEXT, left // 8))
-            check = _check(file_system, wanted, outcome, keep)
-            left -= sum(len(run.output_base64) for run in check.runs)
-            outcome.add_check(check)
+            found = check(file_system, wanted, outcome, kept(left))
+            left -= said(found.runs)
+            outcome.add_check(found)
     known = {each.volume.address for each in file_systems}
     for address in asked:
         if address not in known:
@@ -80,7 +78,21 @@ def check_all(file_systems: Sequence[FileSystem], wanted: Checking, outcome: Out
             outcome.find(Severity.ERROR, address, "no-file-system", message)
 
 
-def _check(file_system: FileSystem, wanted: Checking, outcome: Outcome, keep: int) -> Check:
+def kept(left: int) -> int:
+    """Bytes of one run's output that are kept where `left` of TEXT are not used up."""
+    return min(MAX_OUTPUT, max(_LEAST_TEXT, left // 8))
+
+
+def said(runs: Sequence[ToolRun]) -> int:
+    """What these have used up of it."""
+    return sum(len(run.output_base64) for run in runs)
+
+
+def check(file_system: FileSystem, wanted: Checking, outcome: Outcome, keep: int) -> Check:
+    """Check one file system, and keep so many bytes of what each tool says.
+
+    It never raises: what went wrong is in the reason.
+    """
     volume, kind = file_system.volume, file_system.content.type
     checker = CHECKERS.get(kind)
     if checker is None:
@@ -94,6 +106,16 @@ def _check(file_system: FileSystem, wanted: Checking, outcome: Outcome, keep: in
     except (CommandError, MappingError, MountError) as error:
         verdict, reason = Verdict.UNDECIDED, str(error)
     return Check(volume.address, kind, verdict, reason, runs)
+
+
+def replay(node: str, file_system: FileSystem) -> None:
+    """Have the journal of a file system replayed at `node`, which takes writes. Raises MountError.
+
+    The kernel does it when it mounts what takes writes; see recovery.py.
+    """
+    driver = DRIVERS[file_system.content.type]
+    with attached(node, driver.name or "", options_of(file_system.volume, driver, RECOVERED)):
+        pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,20 +138,13 @@ class _Process:
             if self.checker.replayed and self.file_system.wants_replay:
                 node = stack.enter_context(overlay(node))
                 with self._phase("replay the journal"):
-                    self._replay(node)
+                    replay(node, self.file_system)
                 note = "; its journal was replayed before, on a throw-away overlay"
             run = self._run("check", OPERATION, self.checker.check, node)
             verdict, reason = (self.checker.judge or judge)(run)
             if verdict is not Verdict.ERRORS:
                 verdict, reason = self._tried(node, verdict, reason)
         return verdict, reason + note
-
-    def _replay(self, node: str) -> None:
-        """The kernel does it when it mounts what takes writes; see recovery.py."""
-        driver = DRIVERS[self.file_system.content.type]
-        options = options_of(self.file_system.volume, driver, RECOVERED)
-        with attached(node, driver.name or "", options):
-            pass
 
     def _tried(self, node: str, checked: Verdict, reason: str) -> Judgement:
         """What a trial repair adds: a reason to call it clean, or errors that were not seen."""

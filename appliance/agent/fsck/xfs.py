@@ -36,6 +36,7 @@ def judge_trial(run: ToolRun) -> Judgement:
 XFS = Checker(
     check=("/usr/sbin/xfs_repair", "-n", NODE),
     trial=("/usr/sbin/xfs_repair", "-e", NODE),
+    zeroing=("/usr/sbin/xfs_repair", "-e", "-L", NODE),
     judge=judge,
     judge_trial=judge_trial,
     replayed=True,

@@ -49,12 +49,12 @@ class Tables:
         self._places = places
         self._filler = filler
 
-    def open(self, volume: LogicalVolume, stack: ExitStack) -> str:
-        """Make a read-only device of a volume that lies on physical volumes; return its node.
-
-        Raises MappingError.
+    def open(self, volume: LogicalVolume, stack: ExitStack, *, writable: bool = False) -> str:
+        """Make a device of a volume that lies on physical volumes, read-only unless it is to be
+        `writable`; return its node. Raises MappingError.
         """
-        return stack.enter_context(mapped_rows(self.rows(volume, stack)))
+        rows = self.rows(volume, stack)
+        return stack.enter_context(mapped_rows(rows, read_only=not writable))
 
     def rows(self, volume: LogicalVolume, stack: ExitStack) -> list[Row]:
         """Its table; `stack` gets the devices that stand in for stripes that are missing."""

@@ -129,8 +129,10 @@ class Disks:
 @pytest.fixture
 def disks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disks]:
     """Files are not mapped: the first physical volume stands for what device-mapper would make."""
-    monkeypatch.setattr(Tables, "open", lambda *_: "/dev/dm-0")
-    monkeypatch.setattr(group_volumes, "open_device", lambda _: Device("/dev/dm-0", -1, 4096, 512))
+    monkeypatch.setattr(Tables, "open", lambda *_, **_kw: "/dev/dm-0")
+    monkeypatch.setattr(
+        group_volumes, "open_device", lambda _, **_kw: Device("/dev/dm-0", -1, 4096, 512)
+    )
     monkeypatch.setattr(Device, "close", lambda _: None)
     made = Disks(tmp_path)
     with made.stack:

@@ -39,6 +39,7 @@ from appliance.protocol import (
     parse_object,
     read_frame,
 )
+from appliance.repair import Change, PathChange, Repair, Result
 from appliance.system import System
 
 
@@ -120,6 +121,8 @@ REPLIES = [
     (System("disk0", "/", "linux"), "system"),
     (SystemPart(), "system-part"),
     (Check("disk0", "ext4", Verdict.CLEAN, "c", [RUN]), "check"),
+    (Repair("disk0", "ext4", Result.CORRECTED, "c", [RUN], 1, 2, is_compared=True), "repair"),
+    (PathChange("disk0", "/a", Change.CHANGED, ["size"]), "path"),
     (Mapped({"a": "b"}, {"c": 1.5}), "done"),
     (Failed("a", "b"), "failed"),
 ]

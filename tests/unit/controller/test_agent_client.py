@@ -532,8 +532,9 @@ def test_request_as_the_agent_reads_it() -> None:
         thread.start()
         ask(AgentClient(ours, Meter()))  # type: ignore[arg-type]
         thread.join()
-    disk = {"address": "disk0", "serial": "0123", "size": MIB}
-    wanted = {"view": "as-found", "nested": False, "open": [], "systems": False, "check": None}
+    disk = {"address": "disk0", "serial": "0123", "size": MIB, "writable": False}
+    wanted: dict[str, Any] = {"view": "as-found", "nested": False, "open": [], "systems": False}
+    wanted |= {"check": None, "repair": None}
     (request,) = seen
     assert request.pop("seconds") > 0
     nothing: dict[str, list[str]] = {"keys": [], "fatal": [], "headers": []}

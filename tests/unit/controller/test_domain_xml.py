@@ -178,3 +178,12 @@ def test_targets_differ() -> None:
 def test_domain_does_not_depend_on_the_case() -> None:
     """A saved state fits only a domain that is the same, so nothing random may be in it."""
     assert domain("tcg", 512, 2, PATHS) == domain("tcg", 512, 2, PATHS)
+
+
+def test_writable_disk() -> None:
+    disk = ET.fromstring(evidence_disk(0, "/s", "e", "1", writable=True))
+    assert disk.find("readonly") is None
+    driver = disk.find("driver")
+    assert driver is not None
+    # A full overlay must be an error in the guest, which would else be made to wait.
+    assert driver.get("error_policy") == driver.get("rerror_policy") == "report"
