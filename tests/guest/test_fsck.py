@@ -99,7 +99,7 @@ def test_damaged_images_of_e2fsprogs(corpus: dict[str, tuple[Path, int]]) -> Non
     for start in range(0, len(names), BATCH):
         batch = names[start : start + BATCH]
         images = [corpus[name][0] for name in batch]
-        run = fsck("--timeout", "10", *images, timeout=600)
+        run = fsck("--timeout", "6", *images, timeout=600)
         assert run.status & 4, run.stderr
         for layer, check in checks_of(run).items():
             name = batch[int(layer.removeprefix("disk"))]
