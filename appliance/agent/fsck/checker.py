@@ -33,7 +33,6 @@ class Checker:
     status means. `replayed`: the journal must be replayed first, on an overlay, if it wants that.
     A repair is the trial's command on the device itself; `zeroing` is one that throws away a log
     which cannot be replayed.
-    `limits` says in words what the checker does not look at, where it is no full check.
     """
 
     check: tuple[str, ...]
@@ -43,7 +42,6 @@ class Checker:
     judge: Callable[[ToolRun], Judgement] | None = None
     judge_trial: Callable[[ToolRun], Judgement] | None = None
     replayed: bool = False
-    limits: str = ""
 
 
 def judge(run: ToolRun) -> Judgement:

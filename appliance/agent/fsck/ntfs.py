@@ -20,5 +20,4 @@ NTFS = Checker(
     check=("/usr/bin/ntfsfix", "--no-action", NODE),
     judge=_judge,
     untried="ntfsfix always resets the journal",
-    limits="ntfsfix compares the boot sectors and the first records of the MFT, and no more",
 )

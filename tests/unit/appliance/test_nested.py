@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from appliance.agent import lvm
 from appliance.agent import nested as module
 from appliance.agent.device import Device
 from appliance.agent.image_search import Candidate
@@ -20,12 +19,6 @@ from appliance.image import ImageFacts, NestedImage
 from appliance.layer import MAX_TEXT, Content, Finding, Kind, Layer, Status
 from appliance.protocol import Body, Wanted
 from tests.builders.qcow2 import Qcow2
-
-
-@pytest.fixture(autouse=True)
-def no_shells(monkeypatch: pytest.MonkeyPatch) -> None:
-    """lvm is not installed here, and not what this is about."""
-    monkeypatch.setattr(lvm.standby, "fill", lambda _: None)
 
 
 def file_system(address: str, kind: str = "none of them") -> FileSystem:
